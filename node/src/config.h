@@ -1,0 +1,49 @@
+/* config: what a node was told, from (in this order, later wins) built-in defaults, a file, the environment (REMORA_…), flags. */
+#ifndef NODE_CONFIG_H
+#define NODE_CONFIG_H
+
+#include "gossip/member.h"
+
+struct node_config {
+    char *data;          /* directory of the store */
+    char *socket;        /* path of the API socket */
+    char *listen;        /* tcp://host:port */
+    char *advertise;     /* NULL: listen, as bound */
+    char *key;           /* key file; NULL: none */
+    char *zone;
+    char *name;          /* for people; the host name */
+    char *config_file;
+    char *join[GOSSIP_JOIN_MAX];
+    size_t join_n;
+    uint64_t capacity;   /* bytes that a voter keeps; 0: what the disk has */
+    uint64_t cache_size; /* bytes of evictable contents; 0: what the disk has */
+    uint64_t free_space; /* bytes to leave free */
+    uint32_t expect;     /* 0: not given */
+    uint32_t shutdown_timeout_s;
+    uint32_t background_commit_s; /* of AUTO views; 5 */
+    bool vote;
+    bool data_plain;
+    bool log_json;
+    int log_level;
+};
+
+/* Defaults for this user: paths, port and sizes as in docs/operations.md. Errors: NOMEM. */
+int node_config_init(struct node_config *config);
+void node_config_close(struct node_config *config);
+
+/* One setting by its flag name without dashes ("cache-size"), as text. Errors: INVALID; ret_message malloc'ed, names the setting. */
+int node_config_set(struct node_config *config, const char *name, const char *value, char **ret_message);
+/* REMORA_CACHE_SIZE and so on. */
+int node_config_environment(struct node_config *config, char **ret_message);
+/* Lines "name = value", # comments. */
+int node_config_file(struct node_config *config, const char *path, char **ret_message);
+/* What only the whole can tell (--expect without --join, a join without a key …). */
+int node_config_check(const struct node_config *config, char **ret_message);
+
+/* The default API socket of this user: /run/remora/remora.sock as root, else $XDG_RUNTIME_DIR/remora/remora.sock or /tmp/remora-UID/…. */
+void node_default_socket(char *ret_path, size_t n);
+
+/* "10G", "512MiB", "1000" → bytes (K, M, G, T are powers of 1024). Errors: INVALID. */
+int node_parse_size(const char *text, uint64_t *ret_bytes);
+
+#endif

@@ -183,8 +183,7 @@ static int job_piece(struct replica_volume *volume, size_t *reads, struct replic
     job->offset = reader.offset;
     if (reader.offset < reader.size)
         return REPLICA_E_AGAIN;
-    if (job->delta.ops == NULL)
-        job_unpin(volume, &job->delta.ops_content, log);
+    /* The op list stays pinned: whoever pulls this delta from the log needs it. */
     return job_finish(volume, log);
 }
 

@@ -75,6 +75,12 @@ struct gossip_upload {
     struct replica_piece piece;
 };
 
+/* Makes a view's frozen draft a content; comes back as a SETTLED event. */
+struct gossip_settle {
+    struct replica_id view;
+    uint64_t draft;
+};
+
 /* A room's word to another room within the same step; peer delivers it. */
 enum gossip_note_kind {
     GOSSIP_NOTE_MEMBER_ALIVE,    /* member: `store` is alive (again) */
@@ -108,10 +114,13 @@ struct gossip_update {
     size_t answers_n, answers_capacity;
     struct gossip_upload *uploads;
     size_t uploads_n, uploads_capacity;
+    struct gossip_settle *settles;
+    size_t settles_n, settles_capacity;
     struct gossip_note *notes;
     size_t notes_n, notes_capacity;
     size_t reads;     /* made so far in this step */
     uint64_t wake_ms; /* UINT64_MAX: no need */
+    bool map_sync;    /* sync the map kv, then say MAP_SYNCED */
     bool again;       /* more work is ready: step again at once with a TIMER event */
     bool failed;      /* out of memory: the shell must drop this node's state and stop */
 };
@@ -130,6 +139,7 @@ void gossip_update_answer(struct gossip_update *update, uint64_t token, int code
 void gossip_update_progress(struct gossip_update *update, uint64_t token, const struct replica_buffer *payload);
 void gossip_update_upload(struct gossip_update *update, const struct replica_id *to,
                           const struct replica_content_id *content, struct replica_piece piece);
+void gossip_update_settle(struct gossip_update *update, const struct replica_id *view, uint64_t draft);
 void gossip_update_note(struct gossip_update *update, enum gossip_note_kind kind, const struct replica_id *volume,
                         const struct replica_id *store, const struct replica_content_id *content);
 void gossip_update_wake(struct gossip_update *update, uint64_t at_ms); /* keeps the earliest */

@@ -60,6 +60,8 @@ struct commit {
     uint64_t *callers, *later; /* tokens: of this commit, and of the next one */
     size_t callers_n, later_n;
     uint32_t timeout_ms;
+    bool again;         /* ended; the next step starts what later callers wait for */
+    struct replica_dot dot; /* once committed */
     bool indeterminate; /* the callers were told; it is still driven */
     uint64_t time_ms;
     uint64_t draft;                   /* SETTLING: the one being settled */
@@ -90,7 +92,9 @@ struct reload {
     bool answered[GOSSIP_VOTERS_MAX];
     struct replica_vector held[GOSSIP_VOTERS_MAX];
     struct replica_vector join; /* what must reach a majority; fixed once a majority has answered */
-    bool joined;
+    bool joined, asked_again;
+    bool moved;      /* the snapshot has begun to move from `before` */
+    uint64_t before;
     uint64_t retry_at_ms, retry_ms, progress_at_ms, progress_seq;
 };
 

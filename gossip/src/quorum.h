@@ -19,6 +19,7 @@
 #define WAITERS_MAX   8192 /* writers waiting for an outcome, per volume; a forgotten one asks again */
 #define FOLLOWERS_MAX 1024 /* readers waiting for this voter to catch up, per volume; a forgotten one asks again */
 #define AHEAD_MAX     64   /* closures of stored deltas fetched ahead of the held prefix, per volume */
+#define ANNOUNCE_MS   1000 /* between repetitions of what is held but not known to be committed */
 #define SCAN_OPS_MAX  500  /* ops of a closure scanned in one step */
 #define BUILD_OPS_MAX 1000 /* overlay records turned into ops in one step */
 
@@ -45,6 +46,7 @@ enum commit_phase {
     COMMIT_BUILDING,  /* overlay becomes op list */
     COMMIT_PREPARING, /* voters fetch the closure */
     COMMIT_MINTING,   /* a request to mint may have been sent */
+    COMMIT_APPLYING,  /* committed; shown here soon */
 };
 
 struct commit_answer {

@@ -333,11 +333,18 @@ int quorum_reader_message(struct gossip_quorum *quorum, const struct gossip_quor
 static int request(struct gossip_quorum *quorum, const struct gossip_quorum_event *event, bool open, struct gossip_update *update)
 {
     struct replica_view *view = open ? NULL : replica_view_find(quorum->views, &event->view);
+    const struct gossip_volume *entry;
     struct attached *attached;
     struct reload *reload;
     int rv;
     if (!open && view == NULL) {
         quorum_answer_code(update, event->token, REPLICA_E_NOTFOUND, "no such view", false);
+        return 0;
+    }
+    entry = quorum_volume(quorum, open ? &event->options->volume : &replica_view_info(view)->options.volume);
+    if (entry == NULL || (entry->deleted && event->mode != GOSSIP_RELOAD_LOCAL)) {
+        quorum_answer_code(update, event->token, entry == NULL ? REPLICA_E_NOTFOUND : REPLICA_E_DELETED,
+                           entry == NULL ? "no such volume" : "the volume was deleted; what the view shows stays readable", false);
         return 0;
     }
     if (quorum->reloads_n == RELOADS_MAX) {

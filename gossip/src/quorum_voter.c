@@ -46,7 +46,8 @@ struct attached_voting {
     size_t waiters_n;
     struct follower *followers;
     size_t followers_n;
-    bool busy; /* closures are left to scan */
+    uint64_t announce_at_ms; /* tells other voters what is held but not known to be committed */
+    bool busy;               /* closures are left to scan */
 };
 
 void gossip_quorum_close_voting(struct attached_voting *voting)
@@ -311,8 +312,6 @@ static int add_prepare(struct attached_voting *voting, const struct replica_delt
             return REPLICA_E_NOMEM;
         voting->prepares = prepare;
         voting->prepares_capacity = capacity;
-        for (size_t i = 0; i < voting->prepares_n; i++) /* the decoded delta points into its own record: on the heap, still there */
-            continue;
     }
     prepare = &voting->prepares[voting->prepares_n];
     memset(prepare, 0, sizeof *prepare);
@@ -602,6 +601,20 @@ static int receive_mint(struct gossip_quorum *quorum, const struct gossip_quorum
     return mint(quorum, event, attached, configuration, &commit, hlc, update);
 }
 
+static void add_follower(struct gossip_quorum *quorum, struct attached_voting *voting, const struct replica_id *reader, uint64_t round,
+                         const struct replica_vector *target)
+{
+    struct follower follower = {.reader = *reader, .round = round, .target = *target};
+    for (size_t i = 0; i < voting->followers_n; i++)
+        if (replica_id_equal(&voting->followers[i].reader, reader) && voting->followers[i].round == round &&
+            replica_vector_equal(&voting->followers[i].target, target))
+            return;
+    if (voting->followers_n < FOLLOWERS_MAX)
+        voting->followers[voting->followers_n++] = follower;
+    else
+        voting->followers[gossip_random_below(&quorum->random, FOLLOWERS_MAX)] = follower;
+}
+
 static int receive_replicate(struct gossip_quorum *quorum, const struct gossip_quorum_event *event, struct replica_pack_reader *reader,
                              struct attached *attached, const struct gossip_volume *volume, struct gossip_update *update)
 {
@@ -624,6 +637,11 @@ static int receive_replicate(struct gossip_quorum *quorum, const struct gossip_q
         if (replica_vector_covers_dot(&replica_volume_state(attached->volume)->held, &delta.dot))
             send_held(attached, configuration, &event->message.from->store, 0, update);
         return 0;
+    }
+    if (rv == 0 && !replica_id_equal(&delta.dot.actor.store, &event->message.from->store)) {
+        struct replica_vector target = {.n = 0}; /* whoever drives a dot of somebody else counts too */
+        (void)replica_vector_set(&target, &delta.dot.actor, delta.dot.seq);
+        add_follower(quorum, attached->voting, &event->message.from->store, 0, &target);
     }
     if (rv == REPLICA_E_STALE) { /* a gap: bring what lies before */
         if (replica_vector_raise(&attached->target, &delta.dot.actor, delta.dot.seq) == 0)
@@ -780,7 +798,6 @@ static int receive_ask(struct gossip_quorum *quorum, const struct gossip_quorum_
     struct replica_vector target;
     struct replica_id holder;
     uint64_t round;
-    (void)quorum;
     replica_pack_read_uint(reader, UINT64_MAX, &round);
     replica_vector_read(reader, &target);
     replica_pack_read_id(reader, &holder);
@@ -791,14 +808,7 @@ static int receive_ask(struct gossip_quorum *quorum, const struct gossip_quorum_
     send_held(attached, &volume->configuration, from, round, update);
     if (replica_vector_covers(&replica_volume_state(attached->volume)->held, &target))
         return 0;
-    for (size_t i = voting->followers_n; i > 0; i--)
-        if (replica_id_equal(&voting->followers[i - 1].reader, from) && voting->followers[i - 1].round == round)
-            return 0;
-    if (voting->followers_n < FOLLOWERS_MAX)
-        voting->followers[voting->followers_n++] = (struct follower){.reader = *from, .round = round, .target = target};
-    else
-        voting->followers[gossip_random_below(&quorum->random, FOLLOWERS_MAX)] =
-            (struct follower){.reader = *from, .round = round, .target = target};
+    add_follower(quorum, voting, from, round, &target);
     for (size_t i = 0; i < target.n; i++) /* only of voters: an absurd vector must not make us pull for ever */
         if (quorum_voter_index(&volume->configuration, &target.entries[i].actor.store) >= 0 &&
             target.entries[i].actor.epoch <= volume->configuration.epoch)
@@ -875,6 +885,22 @@ static void cross_off(struct attached_voting *voting, const struct replica_conte
         replica_closure_arrived(&voting->aheads[i].closure, content);
 }
 
+/* An ack may be lost, or its receiver restart: what is held but not known to be committed is said again, once a second. */
+static void announce(struct attached *attached, const struct gossip_volume *volume, const struct replica_id *self, struct gossip_time time,
+                     struct gossip_update *update)
+{
+    const struct replica_volume_state *state = replica_volume_state(attached->volume);
+    if (replica_vector_covers(&state->committed, &state->held))
+        return;
+    if (time.now_ms >= attached->voting->announce_at_ms) {
+        for (size_t i = 0; i < volume->configuration.voters_n; i++)
+            if (!replica_id_equal(&volume->configuration.voters[i], self))
+                send_held(attached, &volume->configuration, &volume->configuration.voters[i], 0, update);
+        attached->voting->announce_at_ms = time.now_ms + ANNOUNCE_MS;
+    }
+    gossip_update_wake(update, attached->voting->announce_at_ms);
+}
+
 int quorum_voter_event(struct gossip_quorum *quorum, const struct gossip_quorum_event *event, struct gossip_update *update)
 {
     for (size_t i = 0; i < quorum->table->n; i++) {
@@ -899,6 +925,8 @@ int quorum_voter_event(struct gossip_quorum *quorum, const struct gossip_quorum_
             rv = continue_prepares(quorum, attached, volume, event->time, update);
             if (rv == 0)
                 rv = hold_more(quorum, attached, volume, event->batch, update);
+            if (event->kind == GOSSIP_QUORUM_EVENT_TIMER)
+                announce(attached, volume, &quorum->table->self, event->time, update);
         }
         if (rv != 0)
             return rv;

@@ -16,6 +16,7 @@
 #include <string.h>
 
 #define RETRY_MS_MAX 4000 /* how far the pause between retries grows */
+#define APPLY_WAIT_MS 1000 /* how long a committed commit's answer waits to be shown here */
 #define CARRIED_SIZE_MAX (64 * 1024) /* larger contents go through the swarm */
 
 static struct commit *find_commit(const struct gossip_quorum *quorum, const struct replica_id *view)
@@ -109,8 +110,7 @@ static int next_commit(struct gossip_quorum *quorum, struct commit *commit, cons
 }
 
 /* It certainly did not happen. */
-static int fail(struct gossip_quorum *quorum, struct commit *commit, int code, const char *reason, const struct gossip_quorum_event *event,
-                struct gossip_update *update)
+static int fail(struct gossip_quorum *quorum, struct commit *commit, int code, const char *reason, struct gossip_update *update)
 {
     struct replica_view *view = replica_view_find(quorum->views, &commit->view);
     int rv = view == NULL ? 0 : replica_view_thaw(view, &update->log);
@@ -120,7 +120,7 @@ static int fail(struct gossip_quorum *quorum, struct commit *commit, int code, c
         quorum_answer_code(update, commit->callers[i], code, reason, true);
     commit->callers_n = 0;
     commit->again = true; /* later callers start once the thaw is applied */
-    (void)event;
+    update->again = true;
     return 0;
 }
 
@@ -142,7 +142,7 @@ static int collect_lost(void *context, struct replica_path path, const struct re
     return 0;
 }
 
-/* Callers get their token at once; what lost to this commit is known only once it is applied here, so answers wait for that. */
+/* With the paths at which this commit met another writer's; known once it is applied here. */
 static void answer_committed(struct gossip_quorum *quorum, struct commit *commit, struct gossip_update *update)
 {
     struct attached *attached = attached_find(quorum->table, &commit->volume);
@@ -169,7 +169,22 @@ static void answer_committed(struct gossip_quorum *quorum, struct commit *commit
     replica_buffer_close(&paths);
 }
 
-static int succeed(struct gossip_quorum *quorum, struct commit *commit, const struct replica_dot *dot, struct gossip_update *update)
+/* It is committed; the callers are answered once this node shows it, or soon anyway. */
+static void finish_if_applied(struct gossip_quorum *quorum, struct commit *commit, struct gossip_time time, struct gossip_update *update)
+{
+    struct attached *attached = attached_find(quorum->table, &commit->volume);
+    if (attached != NULL && time.now_ms < commit->retry_at_ms &&
+        !replica_vector_covers_dot(&replica_volume_state(attached->volume)->applied, &commit->dot)) {
+        gossip_update_wake(update, commit->retry_at_ms);
+        return;
+    }
+    answer_committed(quorum, commit, update);
+    commit->again = true;
+    update->again = true;
+}
+
+static int succeed(struct gossip_quorum *quorum, struct commit *commit, const struct replica_dot *dot, struct gossip_time time,
+                   struct gossip_update *update)
 {
     struct replica_view *view = replica_view_find(quorum->views, &commit->view);
     struct attached *attached = attached_find(quorum->table, &commit->volume);
@@ -189,8 +204,10 @@ static int succeed(struct gossip_quorum *quorum, struct commit *commit, const st
         gossip_update_note(update, GOSSIP_NOTE_PULL, &commit->volume, &dot->actor.store, NULL);
     if (rose)
         gossip_update_note(update, GOSSIP_NOTE_COMMITTED, &commit->volume, NULL, NULL);
-    answer_committed(quorum, commit, update);
-    commit->again = true;
+    commit->phase = COMMIT_APPLYING;
+    commit->retry_at_ms = time.now_ms + APPLY_WAIT_MS;
+    gossip_update_wake(update, commit->retry_at_ms);
+    finish_if_applied(quorum, commit, time, update);
     return 0;
 }
 
@@ -290,7 +307,7 @@ static int propose(struct gossip_quorum *quorum, struct commit *commit, struct r
     free(delta);
     if (rv == REPLICA_E_NOSPACE || rv == REPLICA_E_TOOBIG)
         return fail(quorum, commit, rv, rv == REPLICA_E_TOOBIG ? "the commit changes too many files at once; commit in parts"
-                                                               : "no space left on this node for the list of changes", event, update);
+                                                               : "no space left on this node for the list of changes", update);
     if (rv == 0)
         rv = replica_view_journal(view, commit->proposal.data, commit->proposal.size, &update->log);
     replica_buffer_close(&commit->ops);
@@ -298,8 +315,7 @@ static int propose(struct gossip_quorum *quorum, struct commit *commit, struct r
     return rv;
 }
 
-static void send_prepares(struct gossip_quorum *quorum, struct commit *commit, const struct gossip_configuration *configuration,
-                          struct gossip_update *update)
+static void send_prepares(struct commit *commit, const struct gossip_configuration *configuration, struct gossip_update *update)
 {
     struct replica_buffer payload;
     replica_buffer_init(&payload);
@@ -320,14 +336,14 @@ static int start_preparing(struct gossip_quorum *quorum, struct commit *commit, 
     const struct gossip_volume *volume = quorum_volume(quorum, &commit->volume);
     if (volume == NULL || volume->deleted) {
         if (replica_stamp_is_zero(&commit->stamp))
-            return fail(quorum, commit, REPLICA_E_DELETED, "the volume was deleted", event, update);
+            return fail(quorum, commit, REPLICA_E_DELETED, "the volume was deleted", update);
         return 0; /* its fate stays open: it can be undeleted */
     }
     commit->phase = COMMIT_PREPARING;
     commit->epoch = volume->configuration.epoch;
     commit->config_phase = volume->configuration.phase;
     memset(commit->answers, 0, sizeof commit->answers);
-    send_prepares(quorum, commit, &volume->configuration, update);
+    send_prepares(commit, &volume->configuration, update);
     set_retry(quorum, commit, event->time, update);
     return 0;
 }
@@ -344,7 +360,7 @@ static int build(struct gossip_quorum *quorum, struct commit *commit, struct rep
     if (rv != 0 && rv != REPLICA_E_AGAIN)
         return rv;
     if (commit->ops.size > REPLICA_OPS_SIZE_MAX)
-        return fail(quorum, commit, REPLICA_E_TOOBIG, "the commit changes too many files at once; commit in parts", event, update);
+        return fail(quorum, commit, REPLICA_E_TOOBIG, "the commit changes too many files at once; commit in parts", update);
     rv = propose(quorum, commit, view, event, update);
     if (rv != 0 || commit->again)
         return rv;
@@ -467,7 +483,7 @@ static int weigh_answers(struct gossip_quorum *quorum, struct commit *commit, co
     if (ready >= quorum_majority(configuration))
         return stamp_and_mint(quorum, commit, configuration, event, update);
     if (replica_stamp_is_zero(&commit->stamp) && refused > configuration->voters_n - quorum_majority(configuration))
-        return fail(quorum, commit, code, replica_error_text(code), event, update);
+        return fail(quorum, commit, code, replica_error_text(code), update);
     return 0;
 }
 
@@ -489,6 +505,9 @@ static int receive_prepared(struct gossip_quorum *quorum, const struct gossip_qu
     replica_pack_read_uint(reader, UINT64_MAX, &missing);
     if (reader->failed || voter < 0 || code > 0 || code < INT32_MIN)
         return REPLICA_E_MALFORMED;
+    if (commit->phase == COMMIT_MINTING && verdict == QUORUM_VERDICT_READY && epoch == commit->epoch &&
+        phase == (uint64_t)commit->config_phase)
+        commit->answers[voter].ready = true; /* one more that can mint it */
     if (commit->phase != COMMIT_PREPARING || epoch != commit->epoch || phase != (uint64_t)commit->config_phase)
         return 0;
     answer = &commit->answers[voter];
@@ -524,7 +543,7 @@ static int receive_outcome(struct gossip_quorum *quorum, const struct gossip_quo
     if (commit->phase != COMMIT_MINTING)
         return 0;
     if (code == 0)
-        return succeed(quorum, commit, &dot, update);
+        return succeed(quorum, commit, &dot, event->time, update);
     if (code == REPLICA_E_STALE)
         return start_preparing(quorum, commit, event, update);
     return 0; /* not able yet: the retry asks again */
@@ -550,8 +569,6 @@ int quorum_writer_message(struct gossip_quorum *quorum, const struct gossip_quor
         return 0;
     rv = event->message.type == QUORUM_PREPARED ? receive_prepared(quorum, event, &reader, commit, volume, update)
                                                 : receive_outcome(quorum, event, &reader, commit, volume, update);
-    if (commit->again)
-        update->again = true;
     return rv;
 }
 
@@ -565,7 +582,7 @@ static int retry(struct gossip_quorum *quorum, struct commit *commit, const stru
     if (commit->phase == COMMIT_PREPARING && volume != NULL) {
         if (volume->configuration.epoch != commit->epoch || volume->configuration.phase != commit->config_phase)
             return start_preparing(quorum, commit, event, update);
-        send_prepares(quorum, commit, &volume->configuration, update);
+        send_prepares(commit, &volume->configuration, update);
     } else if (commit->phase == COMMIT_MINTING && volume != NULL) {
         if (choose_coordinator(quorum, commit, &volume->configuration))
             send_mint(commit, update);
@@ -582,10 +599,14 @@ static int check_time(struct gossip_quorum *quorum, struct commit *commit, const
     uint64_t deadline_ms = commit->progress_at_ms + timeout_ms;
     if (commit->phase == COMMIT_SETTLING || commit->phase == COMMIT_BUILDING)
         return 0; /* local work makes its own progress */
+    if (commit->phase == COMMIT_APPLYING) {
+        finish_if_applied(quorum, commit, event->time, update);
+        return 0;
+    }
     if (event->time.now_ms >= deadline_ms && commit->callers_n > 0) {
         if (replica_stamp_is_zero(&commit->stamp))
             return fail(quorum, commit, REPLICA_E_UNAVAILABLE,
-                        "no majority of the volume's voters answered in time; nothing happened and the drafts are kept", event, update);
+                        "no majority of the volume's voters answered in time; nothing happened and the drafts are kept", update);
         for (size_t i = 0; i < commit->callers_n; i++)
             quorum_answer_code(update, commit->callers[i], REPLICA_E_INDETERMINATE,
                                "the outcome is not known yet; the node keeps trying under the same commit id", true);
@@ -604,7 +625,7 @@ static int check_time(struct gossip_quorum *quorum, struct commit *commit, const
 }
 
 /* Its own id in a committed delta settles it. */
-static int look_for_own(struct gossip_quorum *quorum, struct commit *commit, struct gossip_update *update)
+static int look_for_own(struct gossip_quorum *quorum, struct commit *commit, struct gossip_time time, struct gossip_update *update)
 {
     struct attached *attached = attached_find(quorum->table, &commit->volume);
     struct replica_dot dot;
@@ -615,7 +636,7 @@ static int look_for_own(struct gossip_quorum *quorum, struct commit *commit, str
     update->reads++;
     if (rv == REPLICA_E_NOTFOUND)
         return 0;
-    return rv != 0 ? rv : succeed(quorum, commit, &dot, update);
+    return rv != 0 ? rv : succeed(quorum, commit, &dot, time, update);
 }
 
 static int advance(struct gossip_quorum *quorum, struct commit *commit, const struct gossip_quorum_event *event, struct gossip_update *update)
@@ -672,7 +693,7 @@ static int settled(struct gossip_quorum *quorum, const struct gossip_quorum_even
     if (view == NULL || commit == NULL || commit->phase != COMMIT_SETTLING || commit->draft != event->draft)
         return 0;
     if (event->code != 0) {
-        rv = fail(quorum, commit, event->code, "a changed file could not be read while committing; nothing happened", event, update);
+        rv = fail(quorum, commit, event->code, "a changed file could not be read while committing; nothing happened", update);
         update->again = true;
         return rv;
     }
@@ -748,11 +769,11 @@ int quorum_writer_event(struct gossip_quorum *quorum, const struct gossip_quorum
     for (size_t i = quorum->commits_n; i > 0 && rv == 0; i--) {
         struct commit *commit = quorum->commits[i - 1];
         if (event->kind == GOSSIP_QUORUM_EVENT_COMMITTED && replica_id_equal(&commit->volume, &event->volume))
-            rv = look_for_own(quorum, commit, update);
+            rv = look_for_own(quorum, commit, event->time, update);
         else if (event->kind == GOSSIP_QUORUM_EVENT_TIMER)
             rv = advance(quorum, commit, event, update);
-        if (rv == 0 && event->kind == GOSSIP_QUORUM_EVENT_COMMITTED && commit->again)
-            update->again = true;
+        else if (event->kind == GOSSIP_QUORUM_EVENT_APPLIED && commit->phase == COMMIT_APPLYING && !commit->again)
+            finish_if_applied(quorum, commit, event->time, update);
     }
     return rv;
 }

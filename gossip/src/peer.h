@@ -1,0 +1,50 @@
+/* The inside of a peer: its rooms, and what it routes. */
+#ifndef GOSSIP_SRC_PEER_H
+#define GOSSIP_SRC_PEER_H
+
+#include "attached.h"
+#include "gossip/peer.h"
+#include "quorum.h"
+#include "sync.h"
+
+#define EDITS_MAX 1024 /* edits of views under way; more are refused as BUSY */
+
+struct peer_edit {
+    uint64_t token; /* 0: its caller has gone */
+    struct replica_id view;
+    int (*edit)(void *context, struct replica_view *view, struct replica_kv_batch *log);
+    void *context;
+    bool closing; /* no edit: the view is being closed */
+};
+
+struct gossip_peer {
+    struct gossip_principal principal;
+    struct replica_id self;
+    struct replica_kv *log, *map;
+    struct replica_contents *contents;
+    struct gossip_member *member;
+    struct gossip_control *control;
+    struct gossip_swarm *swarm;
+    struct replica_views *views;
+    struct attached_table table;
+    struct gossip_sync sync;
+    struct gossip_quorum quorum;
+    struct gossip_random random;
+    struct peer_edit edits[EDITS_MAX];
+    size_t edits_n, edits_turn;
+    uint64_t malformed;
+    /* collection of contents that nothing names */
+    struct replica_content_id collect_after;
+    uint64_t collect_at_ms;
+};
+
+int peer_request(struct gossip_peer *peer, const struct gossip_peer_event *event, struct gossip_update *update);
+/* One call of one edit. */
+int peer_edit_some(struct gossip_peer *peer, struct gossip_update *update);
+
+/* Removes contents that nothing names any more, a few per step. */
+int peer_collect(struct gossip_peer *peer, struct gossip_time time, struct gossip_update *update);
+/* Whether a map version, a view, a proposal, a delta's op list or a fetch in course names content. */
+int peer_refers(struct gossip_peer *peer, const struct replica_content_id *content, bool *ret_refers);
+
+#endif

@@ -1,0 +1,79 @@
+/* The inside of the file back end, shared by contents_files*.c. */
+#ifndef REPLICA_SRC_CONTENTS_FILES_H
+#define REPLICA_SRC_CONTENTS_FILES_H
+
+#include "contents_tree.h"
+#include "replica/contents_files.h"
+
+#include <pthread.h>
+
+#define FILES_TABLE_SIZE 4096               /* buckets of contents that are not complete; a power of two */
+#define FILES_PACK_MAX   ((uint64_t)256 << 20) /* a pack is closed at this size, so that one that empties is soon removed */
+
+/* A content that is not complete: partial or filled. */
+struct files_item {
+    struct contents_tree tree;
+    enum replica_contents_state state;
+    bool packed;              /* its bytes lie in a pack */
+    uint64_t pack, offset;    /* of a packed one, from FILLED on */
+    unsigned users;           /* threads writing outside the lock */
+    struct files_item *next;  /* in its bucket */
+    struct files_item *filled_next; /* waiting for a sync */
+};
+
+struct files_place {
+    bool packed;
+    uint64_t pack, offset;
+};
+
+struct files {
+    struct replica_contents base;
+    struct replica_kv *log;
+    int directory, partial, whole, packs, draft; /* descriptors of the directories */
+    uint64_t capacity, free_floor;
+    pthread_mutex_t lock; /* everything below */
+    struct files_item *table[FILES_TABLE_SIZE];
+    struct files_item *filled; /* in order of becoming filled; the sync takes the whole list */
+    struct files_item **filled_end;
+    struct replica_contents_totals totals;
+    uint64_t pack, pack_size; /* the pack being appended to */
+    int pack_fd;              /* -1: none open */
+    bool pack_dirty, pack_new;
+    uint64_t next_draft, next_temporary;
+    pthread_mutex_t sync_lock; /* one sync at a time */
+};
+
+#define FILES_NAME_MAX 100
+
+/* table (lock held) */
+struct files_item *files_find(struct files *files, const struct replica_content_id *id);
+int files_add(struct files *files, const struct replica_content_id *id, struct files_item **ret_item);
+void files_drop(struct files *files, struct files_item *item);
+void files_set_filled(struct files *files, struct files_item *item);
+
+/* names */
+void files_name(const struct replica_content_id *id, char ret_name[FILES_NAME_MAX]);       /* partial/NAME */
+void files_whole_name(const struct replica_content_id *id, char ret_name[FILES_NAME_MAX]); /* whole/XX/NAME */
+void files_pack_name(uint64_t pack, char ret_name[FILES_NAME_MAX]);
+
+/* index records in the log kv */
+int files_index_get(struct files *files, const struct replica_content_id *id, struct files_place *ret_place);
+void files_index_put(struct replica_kv_batch *batch, const struct files_item *item);
+void files_index_delete(struct replica_kv_batch *batch, const struct replica_content_id *id);
+int files_index_ids(struct files *files, const struct replica_content_id *id, struct replica_piece piece, struct replica_buffer *ret_ids);
+int files_index_next(struct files *files, const struct replica_content_id *after, struct replica_content_id *ret_id);
+void files_totals_put(struct files *files, struct replica_kv_batch *batch);
+int files_totals_get(struct files *files);
+
+/* bytes */
+int files_errno(void);
+int files_write_all(int fd, const void *data, size_t n, uint64_t offset);
+int files_read_all(int fd, void *data, size_t n, uint64_t offset);
+bool files_all_zero(const uint8_t *data, size_t n);
+int files_check_space(struct files *files, uint64_t bytes);
+int files_pack_append(struct files *files, struct files_item *item, const void *data, size_t n); /* lock held */
+/* Registers what was hashed (chunk ids) and lies in `partial` under `temporary`, or in data if it is to be packed. */
+int files_register(struct files *files, const struct replica_hash *ids, uint64_t length, const char *temporary, const void *data,
+                   struct replica_content_id *ret_id);
+
+#endif

@@ -278,7 +278,7 @@ static int pack_proposal(struct gossip_quorum *quorum, struct commit *commit, st
     return commit->proposal.failed ? REPLICA_E_NOMEM : 0;
 }
 
-static int propose(struct gossip_quorum *quorum, struct commit *commit, struct replica_view *view, const struct gossip_quorum_event *event,
+static int propose(struct gossip_quorum *quorum, struct commit *commit, struct replica_view *view,
                    struct gossip_update *update)
 {
     const struct replica_view_info *info = replica_view_info(view);
@@ -361,7 +361,7 @@ static int build(struct gossip_quorum *quorum, struct commit *commit, struct rep
         return rv;
     if (commit->ops.size > REPLICA_OPS_SIZE_MAX)
         return fail(quorum, commit, REPLICA_E_TOOBIG, "the commit changes too many files at once; commit in parts", update);
-    rv = propose(quorum, commit, view, event, update);
+    rv = propose(quorum, commit, view, update);
     if (rv != 0 || commit->again)
         return rv;
     return start_preparing(quorum, commit, event, update);

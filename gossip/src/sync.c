@@ -426,7 +426,8 @@ static int apply_all(struct gossip_sync *sync, const struct gossip_sync_event *e
         int rv;
         if (!attached->applying)
             continue;
-        if (update->reads >= GOSSIP_STEP_READS_MAX) {
+        /* The map's reads are scans, which do not see what this very step is about to write. */
+        if (update->map.count > 0 || update->reads >= GOSSIP_STEP_READS_MAX) {
             update->again = true;
             return 0;
         }

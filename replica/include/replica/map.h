@@ -87,37 +87,23 @@ int replica_map_list(const struct replica_map *map, struct replica_path dir, str
                      size_t max, size_t *reads, bool *ret_more,
                      int (*visit)(void *context, struct replica_path name, const struct replica_version *version), void *context);
 
-/* How many live children dir has at the newest apply_seq; for the limit on a directory. */
-int replica_map_children(const struct replica_map *map, const struct replica_kv_batch *pending, struct replica_path dir, uint64_t *ret_n);
-
 /* All versions of a path, newest stamp first, losers included and marked. */
 int replica_map_history(const struct replica_map *map, struct replica_path path,
                         int (*visit)(void *context, const struct replica_version *version), void *context);
 
-/* All lost versions of the volume whose stamp is after `since` (zero: all), by path: neither the winner nor named as base by any
+/* All lost versions of the volume, by path: neither the winner nor named as base by any
  * version of that path. */
-int replica_map_lost(const struct replica_map *map, const struct replica_stamp *since,
+int replica_map_lost(const struct replica_map *map,
                      int (*visit)(void *context, struct replica_path path, const struct replica_version *version), void *context);
 
-/* Of one commit only: the versions that lost to it or that it lost to, found while it was applied. */
+/* Of one commit only: the paths at which it met a version that it had not seen, as found while it was applied; version is NULL. */
 int replica_map_lost_by(const struct replica_map *map, const struct replica_id *commit,
                         int (*visit)(void *context, struct replica_path path, const struct replica_version *version), void *context);
 
 /* Whether any kept version of any volume refers to content. */
 int replica_map_refers(struct replica_kv *kv, const struct replica_content_id *content, bool *ret_refers);
 
-/* The whole state as records, for images: every winner and tombstone (and lost version) with its key, in key order, after the opaque
- * position (empty buffer: from the start), at most about max_bytes; position is advanced, *ret_done at the end.
- * Import writes such records at apply_seq 1 .. into an empty volume and adds up totals. Errors of import: MALFORMED. */
-int replica_map_export(const struct replica_map *map, uint64_t apply_seq, struct replica_buffer *position, size_t max_bytes,
-                       struct replica_buffer *ret_records, bool *ret_done);
-int replica_map_import(const struct replica_map *map, uint64_t apply_seq, const uint8_t *records, size_t n,
-                       struct replica_kv_batch *pending, struct replica_totals *totals);
-
 /* The hash of the live winners by a full scan, to check totals->state_hash in tests and fsck. */
 int replica_map_state_hash(const struct replica_map *map, uint64_t apply_seq, uint8_t ret_hash[REPLICA_HASH_SIZE]);
-
-/* Deletes everything of the volume, about `max` keys per call; *ret_done at the end. */
-int replica_map_erase(const struct replica_map *map, size_t max, struct replica_kv_batch *pending, bool *ret_done);
 
 #endif

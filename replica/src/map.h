@@ -1,0 +1,41 @@
+/* Keys and records of the map, shared by the map_*.c files and by views, whose overlay has the same order. Prefixes in the map kv:
+ *   e volume target-key 00 inverted-seq   a version that won when it was applied
+ *   f volume target-key 00 stamp          a version that lost when it was applied
+ *   x volume target-key                   this target has versions that did not build on each other
+ *   j volume commit target-key            … found while this commit was applied
+ *   r content volume target-key 00 stamp  a version refers to that content
+ *   n volume object name-key 00 inverted-seq  from then on the name is (01) or is not (00) a link of the object
+ * target-key: 00 object, or 01 parent 00 name. */
+#ifndef REPLICA_SRC_MAP_H
+#define REPLICA_SRC_MAP_H
+
+#include "replica/map.h"
+
+#define MAP_TARGET_MAX (1 + REPLICA_PATH_MAX + 1 + REPLICA_NAME_MAX + 1)
+
+struct map_key {
+    uint8_t bytes[1 + REPLICA_CONTENT_ID_SIZE + REPLICA_ID_SIZE + MAP_TARGET_MAX + 1 + REPLICA_STAMP_SIZE];
+    size_t size;
+};
+
+void map_key_start(struct map_key *key, char prefix, const struct replica_id *volume);
+void map_key_append(struct map_key *key, const void *data, size_t n);
+void map_key_append_inverted(struct map_key *key, uint64_t seq); /* 00, then ~seq big-endian */
+void map_key_append_target(struct map_key *key, const struct replica_target_name *name);
+void map_key_append_path(struct map_key *key, struct replica_path parent, struct replica_path name);
+/* The target in `n` bytes of a target-key; the path is put together in ret_text. Errors: CORRUPT. */
+int map_key_parse_target(const uint8_t *bytes, size_t n, char ret_text[REPLICA_PATH_MAX + 1], struct replica_target_name *ret_name);
+
+/* A version's record. */
+void map_version_pack(struct replica_buffer *out, const struct replica_apply *apply, const struct replica_op *op);
+/* Copies the record into version->bytes and decodes. Errors: CORRUPT, NOMEM. */
+int map_version_decode(const uint8_t *data, size_t n, struct replica_version *version);
+
+/* The newest version at or before seq through an open cursor. Errors: NOTFOUND. */
+int map_get_at(const struct replica_map *map, struct replica_kv_cursor *cursor, const struct replica_target_name *name, uint64_t seq,
+               struct replica_version *ret_version);
+
+/* Whether anything below path is live at seq. */
+int map_has_below(const struct replica_map *map, struct replica_kv_cursor *cursor, struct replica_path path, uint64_t seq, bool *ret_has);
+
+#endif

@@ -4,10 +4,13 @@
 
 #include "gossip/member.h"
 
+#define NODE_FREE_SPACE_DEFAULT UINT64_MAX
+
 struct node_config {
     char *data;          /* directory of the store */
     char *socket;        /* path of the API socket */
     char *listen;        /* tcp://host:port */
+    bool listen_given;   /* else the default, and the next free pair if that is taken */
     char *advertise;     /* NULL: listen, as bound */
     char *key;           /* key file; NULL: none */
     char *zone;
@@ -17,7 +20,7 @@ struct node_config {
     size_t join_n;
     uint64_t capacity;   /* bytes that a voter keeps; 0: what the disk has */
     uint64_t cache_size; /* bytes of evictable contents; 0: what the disk has */
-    uint64_t free_space; /* bytes to leave free */
+    uint64_t free_space; /* bytes to leave free; NODE_FREE_SPACE_DEFAULT: see node_config_free_space */
     uint32_t expect;     /* 0: not given */
     uint32_t shutdown_timeout_s;
     uint32_t background_commit_s; /* of AUTO views; 5 */
@@ -39,6 +42,9 @@ int node_config_environment(struct node_config *config, char **ret_message);
 int node_config_file(struct node_config *config, const char *path, char **ret_message);
 /* What only the whole can tell (--expect without --join, a join without a key …). */
 int node_config_check(const struct node_config *config, char **ret_message);
+
+/* free_space, or if it was not given 1 GiB or 5 % of the disk that data lies (or will lie) on, the smaller. */
+uint64_t node_config_free_space(const struct node_config *config);
 
 /* The default API socket of this user: /run/remora/remora.sock as root, else $XDG_RUNTIME_DIR/remora/remora.sock or /tmp/remora-UID/…. */
 void node_default_socket(char *ret_path, size_t n);

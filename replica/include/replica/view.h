@@ -21,6 +21,7 @@
 enum replica_view_flags {
     REPLICA_VIEW_READ_ONLY = 1u << 0,
     REPLICA_VIEW_PRIVATE = 1u << 1, /* of one command or session: gone when it is closed or its session ends */
+    REPLICA_VIEW_NO_LINKS = 1u << 3, /* of a version 1 volume: hard links are refused (PERM) */
     REPLICA_VIEW_AUTO = 1u << 2,    /* the background commit and shutdown publish it */
 };
 
@@ -89,7 +90,7 @@ int replica_view_make_parents(struct replica_view *view, struct replica_path pat
 /* Errors: NOTEMPTY for a directory with shown children; INVALID for the root. */
 int replica_view_remove(struct replica_view *view, struct replica_path path, struct replica_kv_batch *log);
 /* rename(2): replaces a non-directory or an empty directory. A directory moves with all that is below it, about max records per call:
- * AGAIN until 0; the whole becomes visible at the last call. Errors: NOTFOUND, NOTEMPTY, ISDIR, NOTDIR, INVALID (into itself). */
+ * AGAIN until 0; no commit freezes the view in between, so others see the whole move or none. Errors: NOTFOUND, NOTEMPTY, ISDIR, NOTDIR, INVALID (into itself). */
 int replica_view_rename(struct replica_view *view, struct replica_path from, struct replica_path to, size_t max,
                         struct replica_kv_batch *log);
 /* link(2); object is a fresh random id, used if `from` has one name so far. */
@@ -97,7 +98,7 @@ int replica_view_link(struct replica_view *view, struct replica_path from, struc
                       struct replica_kv_batch *log);
 
 /* Committing. */
-/* Freezes every dirty generation under a commit id. Errors: BUSY (one is in flight), NOTFOUND (nothing is dirty). */
+/* Freezes every dirty generation under a commit id. Errors: BUSY (one is in flight, or a directory is being renamed), NOTFOUND (nothing is dirty). */
 int replica_view_freeze(struct replica_view *view, const struct replica_id *commit, uint64_t time_ms, struct replica_kv_batch *log);
 /* The next draft of the frozen generations that is not a content yet, after `after` (0: first). Errors: NOTFOUND: all are. */
 int replica_view_next_draft(struct replica_view *view, uint64_t after, uint64_t *ret_draft);

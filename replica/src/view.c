@@ -102,6 +102,7 @@ static int read_view(struct replica_view *view, const uint8_t *data, size_t n)
     memcpy(view->sub, sub, sub_n);
     options->sub = (struct replica_path){view->sub, sub_n};
     memcpy(options->label, label, label_n);
+    view->info.generation = view->generation;
     options->flags = (uint32_t)flags;
     options->uid = (uint32_t)uid;
     view->info.commit = (enum replica_commit_state)commit;
@@ -228,7 +229,7 @@ int replica_view_open(struct replica_views *views, const struct replica_view_opt
     view->info.options = *options;
     memcpy(view->sub, options->sub.text, options->sub.size);
     view->info.options.sub.text = view->sub;
-    view->generation = view->dirty_low = 1;
+    view->info.generation = view->generation = view->dirty_low = 1;
     insert(views, view);
     view_write(view, log);
     *ret_view = view;

@@ -17,7 +17,7 @@ int replica_view_freeze(struct replica_view *view, const struct replica_id *comm
     view->frozen.high = view->generation;
     view->frozen.commit = *commit;
     view->frozen.time_ms = time_ms;
-    view->generation++;
+    view->info.generation = ++view->generation;
     view->dirty_low = view->generation;
     view->frozen_dirty = view->info.dirty;
     view->info.dirty = 0;

@@ -64,6 +64,7 @@ struct replica_view *replica_views_at(struct replica_views *views, size_t index)
 struct replica_view_info {
     struct replica_view_options options; /* snapshot and vector are current */
     uint64_t dirty;                      /* overlay records in dirty generations */
+    uint64_t generation;                 /* that is written to; a freeze raises it, nothing lowers it */
     enum replica_commit_state commit;
     struct replica_id commit_id;
     struct replica_stamp stamp;          /* of STAMPED */

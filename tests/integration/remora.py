@@ -1,0 +1,265 @@
+"""What the integration tests share: real nodes as processes, the command line, and a client of the local API that is written from
+docs/api.md alone (so it also proves that any language's client works)."""
+import array
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+import msgpack
+
+REMORA = os.environ.get("REMORA", "remora")
+LONG = os.environ.get("REMORA_TEST_LONG") == "1"  # the sizes that the project promises; else smaller ones of the same shape
+SLOW = int(os.environ.get("REMORA_TEST_SLOW", "1"))  # how much slower than a plain build the program is (sanitizers)
+READY_S = 30 * SLOW
+
+
+def scale(short, long):
+    return long if LONG else short
+
+
+class ApiError(Exception):
+    def __init__(self, symbol, message):
+        super().__init__(f"{symbol}: {message}")
+        self.symbol = symbol
+        self.message = message
+
+
+class Api:
+    """One connection; one call at a time."""
+
+    def __init__(self, path, timeout=120 * SLOW):
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.socket.settimeout(timeout)
+        self.socket.connect(path)
+        self.unpacker = msgpack.Unpacker(raw=False, strict_map_key=False, unicode_errors="surrogateescape")
+        self.msgid = 0
+        self.fds = []
+
+    def close(self):
+        self.socket.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def _receive(self):
+        data, ancillary, _, _ = self.socket.recvmsg(1 << 20, socket.CMSG_LEN(64 * 4))
+        for level, kind, payload in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                fds = array.array("i")
+                fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
+                self.fds += list(fds)
+        if not data:
+            raise ConnectionError("the node closed the connection")
+        self.unpacker.feed(data)
+
+    def send(self, method, fds=(), **params):
+        self.msgid += 1
+        message = msgpack.packb([0, self.msgid, method, [params]], use_bin_type=True, unicode_errors="surrogateescape")
+        sent = socket.send_fds(self.socket, [message], list(fds)) if fds else 0
+        self.socket.sendall(message[sent:])
+        return self.msgid
+
+    def wait(self, msgid):
+        while True:
+            for message in self.unpacker:
+                if message[0] == 1 and message[1] == msgid:
+                    if message[2] is not None:
+                        raise ApiError(*message[2])
+                    return message[3]
+            self._receive()
+
+    def call(self, method, fds=(), **params):
+        return self.wait(self.send(method, fds, **params))
+
+    # What tests do all the time
+    def view(self, volume, **options):
+        return self.call("view.open", volume=volume, **options)["view"]
+
+    def write(self, view, path, data, **options):
+        self.call("fs.put", view=view, entries=[{"path": path, "kind": "file", "data": data}], parents=True, **options)
+
+    def read(self, view, path):
+        out, offset = b"", 0
+        while True:
+            data = self.call("fs.read", view=view, path=path, offset=offset, length=1 << 20)["data"]
+            out += data
+            offset += len(data)
+            if len(data) < 1 << 20:
+                return out
+
+    def commit(self, view, **options):
+        return self.call("view.commit", view=view, **options)
+
+    def reload(self, view, **options):
+        return self.call("view.reload", view=view, **options)
+
+
+def free_ports(n):
+    """n ports whose successor is free too (control and data)."""
+    ports, held = [], []
+    while len(ports) < n:
+        port = random.randrange(20000, 32000, 2)
+        pair = []
+        try:
+            for p in (port, port + 1):
+                s = socket.socket()
+                pair.append(s)
+                s.bind(("127.0.0.1", p))
+        except OSError:
+            for s in pair:
+                s.close()
+            continue
+        held += pair
+        ports.append(port)
+    for s in held:
+        s.close()
+    return ports
+
+
+class Node:
+    def __init__(self, directory, name, port, arguments, environment=None):
+        self.directory = directory
+        self.name = name
+        self.port = port
+        self.endpoint = f"tcp://127.0.0.1:{port}"
+        self.arguments = arguments
+        self.environment = environment or {}
+        self.socket = os.path.join(directory, name + ".sock")
+        self.data = os.path.join(directory, name)
+        self.log = os.path.join(directory, name + ".log")
+        self.process = None
+
+    def command(self):
+        return [REMORA, "node", "--data", self.data, "--socket", self.socket, "--listen", self.endpoint, "--name", self.name,
+                "--free-space", "0", *self.arguments]
+
+    def start(self, wait=True, prefix=()):
+        with open(self.log, "ab") as log:
+            self.process = subprocess.Popen([*prefix, *self.command()], stdout=log, stderr=log,
+                                            env={**os.environ, **self.environment})
+        if wait:
+            self.wait_ready()
+        return self
+
+    def wait_ready(self):
+        """The socket answers."""
+        deadline = time.monotonic() + READY_S
+        while True:
+            try:
+                with Api(self.socket, timeout=5 * SLOW) as api:
+                    return api.call("node.info")
+            except (OSError, ApiError):
+                if self.process.poll() is not None:
+                    raise AssertionError(f"{self.name} ended with {self.process.returncode}:\n{self.tail()}") from None
+                if time.monotonic() > deadline:
+                    raise AssertionError(f"{self.name} is not ready:\n{self.tail()}") from None
+                time.sleep(0.02)
+
+    def wait_cluster(self):
+        """The cluster has begun, as this node knows."""
+        deadline = time.monotonic() + READY_S
+        while time.monotonic() < deadline:
+            with Api(self.socket) as api:
+                info = api.call("node.info")
+            if info["cluster"] is not None and not info["waiting"]:
+                return info
+            time.sleep(0.05)
+        raise AssertionError(f"{self.name} still waits: {info['waiting']}\n{self.tail()}")
+
+    def tail(self):
+        with open(self.log, errors="replace") as log:
+            return log.read()[-4000:]
+
+    def kill(self):
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+    def pause(self):
+        self.process.send_signal(signal.SIGSTOP)
+
+    def resume(self):
+        self.process.send_signal(signal.SIGCONT)
+
+    def stop(self, timeout=40 * SLOW):
+        self.process.terminate()
+        return self.process.wait(timeout)
+
+    def api(self, **options):
+        return Api(self.socket, **options)
+
+    def cli(self, *arguments, check=0, **options):
+        """Runs the command line against this node; check: the exit code it must have, None: any."""
+        result = subprocess.run([REMORA, *arguments], env={**os.environ, "REMORA_SOCKET": self.socket}, capture_output=True,
+                                timeout=600 * SLOW, **options)
+        if check is not None and result.returncode != check:
+            raise AssertionError(f"remora {' '.join(arguments)}: exit {result.returncode}, not {check}\n"
+                                 f"{result.stdout.decode(errors='replace')[-2000:]}{result.stderr.decode(errors='replace')[-2000:]}"
+                                 f"\n--- {self.name}\n{self.tail()}")
+        return result
+
+
+class Cluster:
+    """n founding nodes with a fresh key on loopback; more can be added."""
+
+    def __init__(self, n=3, environments=None, arguments=()):
+        self.directory = tempfile.mkdtemp(prefix="remora-test-")
+        self.key = os.path.join(self.directory, "key")
+        subprocess.run([REMORA, "keygen", self.key], check=True, capture_output=True)
+        self.nodes = []
+        ports = free_ports(n)
+        join = ",".join(f"tcp://127.0.0.1:{p}" for p in ports)
+        self.join = join
+        founding = ["--key", self.key, "--expect", str(n), "--join", join, "--vote"]
+        for i, port in enumerate(ports):
+            environment = (environments or {}).get(i + 1)
+            self.nodes.append(Node(self.directory, f"n{i + 1}", port, [*founding, *arguments], environment))
+
+    def start(self):
+        for node in self.nodes:
+            node.start(wait=False)
+        for node in self.nodes:
+            node.wait_ready()
+        for node in self.nodes:
+            node.wait_cluster()
+        return self
+
+    def add(self, name, *arguments, key=None):
+        node = Node(self.directory, name, free_ports(1)[0], ["--key", key or self.key, "--join", self.join, *arguments])
+        self.nodes.append(node)
+        return node
+
+    def __getitem__(self, i):
+        return self.nodes[i - 1]
+
+    def close(self):
+        for node in self.nodes:
+            if node.process is not None and node.process.poll() is None:
+                node.process.send_signal(signal.SIGCONT)
+                node.process.terminate()
+        for node in self.nodes:
+            if node.process is not None:
+                try:
+                    node.process.wait(30 * SLOW)
+                except subprocess.TimeoutExpired:
+                    node.kill()
+        reports = [node for node in self.nodes if os.path.exists(node.log) and "ERROR: " in open(node.log, errors="replace").read()]
+        for node in reports:
+            print(f"--- {node.name}\n{open(node.log, errors='replace').read()[-6000:]}", file=sys.stderr)
+        shutil.rmtree(self.directory, ignore_errors=True)
+        assert not reports, "a sanitizer reported an error"
+
+    def __enter__(self):
+        return self.start()
+
+    def __exit__(self, *_):
+        self.close()

@@ -1,0 +1,233 @@
+"""How a cluster begins, who belongs to it, and what nobody else gets."""
+import os
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+import unittest
+
+import remora
+
+
+def keygen(path, *arguments):
+    subprocess.run([remora.REMORA, "keygen", path, *arguments], check=True, capture_output=True)
+    return path
+
+
+class Beginning(unittest.TestCase):
+    def test_one_node_without_configuration_is_useful(self):
+        with tempfile.TemporaryDirectory() as directory:
+            node = remora.Node(directory, "single", remora.free_ports(1)[0], []).start()
+            try:
+                node.cli("volume", "create", "v")
+                node.cli("put", "v", "-", "/f", input=b"hello")
+                self.assertEqual(node.cli("cat", "v", "/f").stdout, b"hello")
+                self.assertEqual(node.stop(), 0)
+                node.start()
+                self.assertEqual(node.cli("cat", "v", "/f").stdout, b"hello")
+            finally:
+                node.kill()
+
+    def test_a_key_alone_founds_nothing(self):
+        with tempfile.TemporaryDirectory() as directory:
+            node = remora.Node(directory, "waits", remora.free_ports(1)[0], ["--key", keygen(directory + "/key")]).start()
+            try:
+                time.sleep(3)
+                with node.api() as api:
+                    info = api.call("node.info")
+                    self.assertIsNone(info["cluster"])
+                    self.assertIn("init", info["waiting"])
+                    with self.assertRaises(remora.ApiError):
+                        api.call("volume.create", name="v")
+                node.cli("cluster", "init")
+                node.cli("cluster", "init", check=2)
+                node.cli("volume", "create", "v")
+            finally:
+                node.kill()
+
+    def test_fifty_creators_get_one_volume(self):
+        with remora.Cluster(3) as cluster:
+            ids, problems = set(), []
+
+            def create(i):
+                try:
+                    with cluster[i % 3 + 1].api() as api:
+                        ids.add(bytes(api.call("volume.create", name="shared", if_missing=True)["id"]))
+                except Exception as e:
+                    problems.append(e)
+
+            threads = [threading.Thread(target=create, args=(i,)) for i in range(50)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            self.assertEqual(problems, [])
+            self.assertEqual(len(ids), 1)
+            with cluster[1].api() as api:
+                with self.assertRaises(remora.ApiError) as e:
+                    api.call("volume.create", name="shared")
+                self.assertEqual(e.exception.symbol, "EXISTS")
+                with self.assertRaises(remora.ApiError) as e:
+                    api.call("volume.create", name="shared", if_missing=True, version=1)
+                self.assertEqual(e.exception.symbol, "REFUSED")
+
+    def test_registry_verbs(self):
+        with remora.Cluster(3) as cluster:
+            cluster[1].cli("volume", "create", "a")
+            cluster[2].cli("volume", "create", "a", check=2)
+            cluster[2].cli("put", "a", "-", "/f", input=b"1")
+            cluster[2].cli("volume", "rename", "a", "b", "-y")
+            cluster[3].cli("cat", "a", "/f", check=1)
+            self.assertEqual(cluster[3].cli("cat", "b", "/f").stdout, b"1")
+            cluster[3].cli("volume", "delete", "b", "-y")
+            cluster[1].cli("cat", "b", "/f", check=1)
+            cluster[1].cli("volume", "delete", "b", "-y", check=1)
+            cluster[1].cli("volume", "delete", "b", "-y", "--allow-missing")
+            cluster[1].cli("volume", "undelete", "b")
+            self.assertEqual(cluster[2].cli("cat", "b", "/f").stdout, b"1")
+            for name in ("", "x" * 65, "a/b", "a b"):
+                cluster[1].cli("volume", "create", name, check=2)
+
+    def test_a_dead_node_is_noticed_and_taken_back(self):
+        with remora.Cluster(3) as cluster:
+            def state(of):
+                with cluster[1].api() as api:
+                    return {m["name"]: m["state"] for m in api.call("cluster.members")["members"]}.get(of)
+
+            def wait(states, seconds):
+                deadline = time.monotonic() + seconds * remora.SLOW
+                while state("n3") not in states:
+                    self.assertLess(time.monotonic(), deadline, f"n3 is {state('n3')}, not {states}")
+                    time.sleep(0.1)
+
+            wait({"alive"}, 10)
+            cluster[3].kill()
+            wait({"dead"}, 10)
+            cluster[3].start()
+            wait({"alive"}, 10)
+
+
+class Strangers(unittest.TestCase):
+    def test_two_clusters_never_mix_even_on_a_recycled_address(self):
+        """Same key, so that only the cluster's identity keeps them apart; the other's node takes over a dead one's address."""
+        with remora.Cluster(3) as cluster:
+            cluster[1].cli("volume", "create", "ours")
+            cluster[1].cli("put", "ours", "-", "/f", input=b"1")
+            cluster[3].kill()
+            other = remora.Node(cluster.directory, "other", cluster[3].port, ["--key", cluster.key, "--vote"]).start()
+            try:
+                other.cli("cluster", "init")
+                other.cli("volume", "create", "theirs")
+                other.cli("put", "theirs", "-", "/g", input=b"2")
+                time.sleep(5)
+                with other.api() as api:
+                    self.assertEqual([v["name"] for v in api.call("volume.list")["volumes"]], ["theirs"])
+                    self.assertEqual(len(api.call("cluster.members")["members"]), 1)
+                for node in (cluster[1], cluster[2]):
+                    with node.api() as api:
+                        self.assertEqual([v["name"] for v in api.call("volume.list")["volumes"]], ["ours"])
+                        self.assertNotIn("other", [m["name"] for m in api.call("cluster.members")["members"]])
+                cluster[1].cli("put", "ours", "-", "/h", input=b"3")
+                self.assertEqual(cluster[2].cli("cat", "ours", "/h").stdout, b"3")
+            finally:
+                other.kill()
+
+    def test_another_key_gets_nowhere(self):
+        with remora.Cluster(3) as cluster:
+            cluster[1].cli("volume", "create", "v")
+            wrong = keygen(cluster.directory + "/wrong")
+            stranger = remora.Node(cluster.directory, "stranger", remora.free_ports(1)[0], ["--key", wrong, "--join", cluster.join]).start()
+            try:
+                time.sleep(4)
+                with stranger.api() as api:
+                    self.assertIsNone(api.call("node.info")["cluster"])
+                    self.assertEqual(api.call("volume.list")["volumes"], [])
+                with cluster[1].api() as api:
+                    self.assertEqual(len(api.call("cluster.members")["members"]), 3)
+            finally:
+                stranger.kill()
+
+    def test_a_cache_credential_neither_votes_nor_writes_elsewhere(self):
+        with remora.Cluster(3) as cluster:
+            for name in ("given", "other", "read"):
+                cluster[1].cli("volume", "create", name)
+            lesser = keygen(cluster.directory + "/cache-key", "--from", cluster.key, "--role", "cache", "--volume", "given", "--volume", "read:ro")
+            cache = cluster.add("cache", "--vote", key=lesser).start()
+            cache.wait_cluster()
+            cache.cli("put", "given", "-", "/f", input=b"1")
+            self.assertEqual(cluster[1].cli("cat", "given", "/f").stdout, b"1")
+            for volume in ("other", "read"):
+                refused = cache.cli("put", volume, "-", "/f", "--timeout", "5", input=b"1", check=None)
+                self.assertIn(refused.returncode, (7, 3), refused.stderr)
+                self.assertEqual(cluster[1].cli("ls", volume).stdout, b"")
+            cluster[2].cli("put", "read", "-", "/g", input=b"2")
+            self.assertEqual(cache.cli("cat", "read", "/g").stdout, b"2")
+            cluster[1].cli("volume", "create", "later")
+            with cluster[1].api() as api:
+                self.assertNotIn("cache", api.call("volume.info", name="later")["voters"])
+
+    def test_garbage_at_the_ports_disturbs_nobody(self):
+        with remora.Cluster(3) as cluster:
+            cluster[1].cli("volume", "create", "v")
+            stop = threading.Event()
+
+            def vandal():
+                n = 0
+                while not stop.is_set():
+                    for port in (cluster[1].port, cluster[1].port + 1):
+                        with socket.socket() as s:
+                            s.settimeout(1)
+                            try:
+                                s.connect(("127.0.0.1", port))
+                                s.sendall(os.urandom(200) if n % 2 else b"\xff" + bytes(8) + b"\x7f\x03\x00CURVE" + bytes(60))
+                            except OSError:
+                                pass
+                    n += 1
+                    time.sleep(0.01)
+
+            thread = threading.Thread(target=vandal)
+            thread.start()
+            try:
+                for i in range(20):
+                    cluster[1].cli("put", "v", "-", f"/f{i}", input=b"%d" % i)
+                    self.assertEqual(cluster[2].cli("cat", "v", f"/f{i}").stdout, b"%d" % i)
+            finally:
+                stop.set()
+                thread.join()
+
+
+class BadInput(unittest.TestCase):
+    def test_messages_name_the_thing_and_nothing_changes(self):
+        with tempfile.TemporaryDirectory() as directory:
+            node = remora.Node(directory, "single", remora.free_ports(1)[0], []).start()
+            try:
+                node.cli("volume", "create", "v")
+                for arguments, code, text in [
+                    (("ls", "nothing"), 1, b"nothing"),
+                    (("put", "v", "/does/not/exist"), 1, b"/does/not/exist"),
+                    (("cat", "v", "/missing"), 1, b"missing"),
+                    (("rm", "v", "/missing"), 1, b"No such file or directory"),
+                    (("cat", "v", "/../etc"), 2, b".."),
+                    (("mkdir", "v", "/" + "x" * 256), 2, b"255"),
+                    (("frobnicate",), 2, b"frobnicate"),
+                    (("ls", "--frobnicate", "v"), 2, b"frobnicate"),
+                    (("volume", "create", "v"), 2, b"v"),
+                ]:
+                    with self.subTest(arguments=arguments):
+                        result = node.cli(*arguments, check=None)
+                        self.assertEqual(result.returncode, code, result.stderr)
+                        self.assertIn(text, result.stderr)
+                self.assertEqual(node.cli("ls", "v").stdout, b"")
+                second = subprocess.run([*node.command(), "--socket", directory + "/second.sock", "--listen", "tcp://127.0.0.1:0"], capture_output=True)
+                self.assertNotEqual(second.returncode, 0)
+                self.assertIn(node.data.encode(), second.stderr)
+            finally:
+                node.kill()
+            alone = subprocess.run([remora.REMORA, "ls", "v", "--socket", directory + "/nobody.sock", "--timeout", "1"], capture_output=True)
+            self.assertEqual(alone.returncode, 3)
+            self.assertIn(b"nobody.sock", alone.stderr)
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)

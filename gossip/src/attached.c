@@ -20,6 +20,7 @@ void attached_table_close(struct attached_table *table, void (*close_voting)(str
     for (size_t i = 0; i < table->n; i++) {
         close_voting(table->items[i]->voting);
         replica_volume_destroy(&table->items[i]->volume);
+        free(table->items[i]->image);
         free(table->items[i]);
     }
     free(table->items);

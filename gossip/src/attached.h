@@ -25,6 +25,7 @@ struct attached_peer {
 };
 
 struct attached_voting; /* quorum's part: closures, waiters, subscriptions */
+struct attached_image;  /* sync's part: an image on its way in; see image.h */
 
 struct attached {
     struct replica_id id;
@@ -40,6 +41,7 @@ struct attached {
     uint64_t pull_deadline_ms;
     bool checkpointing;           /* a checkpoint was taken, the map is being synced */
     struct replica_content_id wanted; /* op list that applying waits for; length 0: none */
+    struct attached_image *image;     /* being taken; NULL: none */
     /* quorum */
     struct attached_peer peers[GOSSIP_VOTERS_MAX];
     size_t peers_n;

@@ -3,9 +3,11 @@
  *   DIGEST   volumes with what the sender has of each; the receiver pulls what it lacks and, if asked to, answers with its own
  *   PULL     volume, what the asker has stored, whether it takes uncommitted deltas (voters only)
  *   DELTAS   volume, the sender's committed vector, delta records in order, whether there is more
- *   PUSH     as DELTAS, unasked: a newly committed delta */
+ *   PUSH     as DELTAS, unasked: a newly committed delta
+ *   IMAGE_…  instead of a long log: image.h */
 #include "sync.h"
 
+#include "image.h"
 #include "replica/error.h"
 
 #include <string.h>
@@ -102,6 +104,8 @@ static void continue_pull(struct gossip_sync *sync, struct attached *attached, c
                           struct gossip_update *update)
 {
     struct replica_id source;
+    if (image_is_coming(attached))
+        return;
     if (!lacks(attached, &attached->target)) {
         memset(&attached->source, 0, sizeof attached->source);
         return;
@@ -166,6 +170,10 @@ static int serve_pull(struct gossip_sync *sync, const struct gossip_sync_event *
     attached = attached_find(sync->table, &volume);
     if (attached == NULL || !may_read(sync, &volume, event->message.from))
         return 0;
+    if (!uncommitted && gossip_sync_is_voter(sync->control, &volume, &sync->self) && image_should_offer(attached, &have)) {
+        image_offer(attached, &event->message.from->store, update);
+        return 0;
+    }
     uncommitted = uncommitted && gossip_sync_is_voter(sync->control, &volume, &event->message.from->store);
     state = replica_volume_state(attached->volume);
     replica_buffer_init(&records);
@@ -242,7 +250,7 @@ static int receive_deltas(struct gossip_sync *sync, const struct gossip_sync_eve
     if (attached == NULL)
         return 0;
     from_voter = gossip_sync_is_voter(sync->control, &volume, &event->message.from->store);
-    if (!from_voter)
+    if (!from_voter || image_is_coming(attached))
         return 0;
     for (size_t i = 0; i < count && rv == 0; i++) {
         const uint8_t *record;
@@ -434,19 +442,30 @@ static int apply_all(struct gossip_sync *sync, const struct gossip_sync_event *e
         rv = apply_some(sync, attached, event, update);
         if (rv != 0)
             return rv;
-        if (replica_volume_checkpoint_age(attached->volume) >= CHECKPOINT_DELTAS && !attached->checkpointing) {
+        if (replica_volume_checkpoint_age(attached->volume) >= CHECKPOINT_DELTAS && sync_map(sync, update)) {
             attached->checkpointing = true;
             replica_volume_checkpoint_take(attached->volume);
-            update->map_sync = true;
         }
     }
     return 0;
 }
 
-static int write_checkpoints(struct gossip_sync *sync, struct gossip_update *update)
+bool sync_map(struct gossip_sync *sync, struct gossip_update *update)
 {
+    if (sync->map_syncing)
+        return false;
+    sync->map_syncing = update->map_sync = true;
+    return true;
+}
+
+static int map_synced(struct gossip_sync *sync, struct gossip_update *update)
+{
+    sync->map_syncing = false;
+    update->again = true; /* others may have waited to ask */
     for (size_t i = 0; i < sync->table->n; i++) {
-        int rv;
+        int rv = image_map_synced(sync->table->items[i], update);
+        if (rv != 0)
+            return rv;
         if (!sync->table->items[i]->checkpointing)
             continue;
         sync->table->items[i]->checkpointing = false;
@@ -457,7 +476,7 @@ static int write_checkpoints(struct gossip_sync *sync, struct gossip_update *upd
     return 0;
 }
 
-static void tick(struct gossip_sync *sync, const struct gossip_sync_event *event, struct gossip_update *update)
+static int tick(struct gossip_sync *sync, const struct gossip_sync_event *event, struct gossip_update *update)
 {
     if (event->time.now_ms >= sync->digest_at_ms) {
         const struct gossip_member_record *other = gossip_member_pick(sync->member, &sync->random);
@@ -467,8 +486,34 @@ static void tick(struct gossip_sync *sync, const struct gossip_sync_event *event
             event->time.now_ms + sync->options.digest_ms / 2 + gossip_random_below(&sync->random, sync->options.digest_ms);
     }
     gossip_update_wake(update, sync->digest_at_ms);
-    for (size_t i = 0; i < sync->table->n; i++)
+    for (size_t i = 0; i < sync->table->n; i++) {
+        int rv = image_tick(sync, sync->table->items[i], event, update);
+        if (rv != 0)
+            return rv;
         continue_pull(sync, sync->table->items[i], NULL, event->time, update);
+    }
+    return 0;
+}
+
+static int receive_image(struct gossip_sync *sync, const struct gossip_sync_event *event, struct gossip_update *update)
+{
+    struct replica_pack_reader reader;
+    struct replica_id volume;
+    struct attached *attached;
+    size_t n;
+    replica_pack_reader_init(&reader, event->message.payload, event->message.size);
+    replica_pack_read_array(&reader, 16, &n);
+    replica_pack_read_id(&reader, &volume);
+    if (reader.failed || n < (event->message.type == MESSAGE_IMAGE_PART ? 4u : event->message.type == MESSAGE_IMAGE_PULL ? 3u : 2u))
+        return REPLICA_E_MALFORMED;
+    attached = attached_find(sync->table, &volume);
+    if (attached == NULL)
+        return 0;
+    if (event->message.type == MESSAGE_IMAGE_OFFER)
+        return image_receive_offer(sync, attached, event, &reader, update);
+    if (event->message.type == MESSAGE_IMAGE_PART)
+        return image_receive_part(sync, attached, event, &reader, update);
+    return may_read(sync, &volume, event->message.from) ? image_serve(attached, event, &reader, update) : 0;
 }
 
 static int receive(struct gossip_sync *sync, const struct gossip_sync_event *event, struct gossip_update *update)
@@ -481,6 +526,10 @@ static int receive(struct gossip_sync *sync, const struct gossip_sync_event *eve
     case MESSAGE_DELTAS:
     case MESSAGE_PUSH:
         return receive_deltas(sync, event, update);
+    case MESSAGE_IMAGE_OFFER:
+    case MESSAGE_IMAGE_PULL:
+    case MESSAGE_IMAGE_PART:
+        return receive_image(sync, event, update);
     default:
         return REPLICA_E_MALFORMED;
     }
@@ -492,7 +541,7 @@ int gossip_sync_step(struct gossip_sync *sync, const struct gossip_sync_event *e
     int rv = 0;
     switch (event->kind) {
     case GOSSIP_SYNC_EVENT_TIMER:
-        tick(sync, event, update);
+        rv = tick(sync, event, update);
         break;
     case GOSSIP_SYNC_EVENT_MESSAGE:
         rv = receive(sync, event, update);
@@ -524,7 +573,7 @@ int gossip_sync_step(struct gossip_sync *sync, const struct gossip_sync_event *e
             attached_synced(sync->table->items[i], event->synced);
         break;
     case GOSSIP_SYNC_EVENT_MAP_SYNCED:
-        rv = write_checkpoints(sync, update);
+        rv = map_synced(sync, update);
         break;
     }
     if (rv == 0)

@@ -14,6 +14,7 @@ struct gossip_sync {
     struct replica_id self;
     struct gossip_random random;
     uint64_t digest_at_ms;
+    bool map_syncing;   /* one was ordered and has not come back */
     size_t digest_turn; /* where the next digest starts, if not all volumes fit in one */
 };
 
@@ -44,6 +45,10 @@ int gossip_sync_step(struct gossip_sync *sync, const struct gossip_sync_event *e
 
 /* Adds a delta record of a peer to the log, with what it carries; EXISTS and STALE as replica_volume_store. */
 int gossip_sync_store(struct gossip_sync *sync, struct attached *attached, const uint8_t *record, size_t n, struct gossip_update *update);
+
+/* Orders a sync of the map; false while an earlier one is on its way, whose end must not be taken for that of a later one. What is to be
+ * covered must be in batches of earlier steps or of this one. */
+bool sync_map(struct gossip_sync *sync, struct gossip_update *update);
 
 /* Whether store is among the volume's voters now. */
 bool gossip_sync_is_voter(const struct gossip_control *control, const struct replica_id *volume, const struct replica_id *store);

@@ -14,7 +14,7 @@ void replica_volume_write_head(const struct replica_volume *volume, struct repli
     struct replica_log_key key = replica_log_key_head(&state->id);
     struct replica_buffer value;
     replica_buffer_init(&value);
-    replica_pack_array(&value, 7);
+    replica_pack_array(&value, 8);
     replica_pack_uint(&value, HEAD_VERSION);
     replica_vector_pack(&value, &state->stored);
     replica_vector_pack(&value, &volume->durable);
@@ -22,6 +22,7 @@ void replica_volume_write_head(const struct replica_volume *volume, struct repli
     replica_vector_pack(&value, &state->ordered);
     replica_pack_uint(&value, state->ordered_seq);
     replica_pack_uint(&value, state->hlc_high);
+    replica_vector_pack(&value, &state->base);
     replica_kv_batch_put(log, key.bytes, key.size, value.data, value.size);
     if (value.failed)
         log->failed = true;
@@ -45,7 +46,8 @@ static int read_head(struct replica_volume *volume, const struct replica_buffer 
     replica_vector_read(&reader, &state->ordered);
     replica_pack_read_uint(&reader, UINT64_MAX, &state->ordered_seq);
     replica_pack_read_uint(&reader, UINT64_MAX, &state->hlc_high);
-    if (replica_pack_reader_finish(&reader) != 0 || n != 7)
+    replica_vector_read(&reader, &state->base);
+    if (replica_pack_reader_finish(&reader) != 0 || n != 8)
         return REPLICA_E_CORRUPT;
     state->held = volume->durable;
     return 0;

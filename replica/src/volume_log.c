@@ -258,6 +258,8 @@ int replica_volume_commits(struct replica_volume *volume, uint64_t before_seq, s
     for (; seq > 0 && max > 0 && rv == 0; seq--, max--) {
         struct replica_dot dot;
         rv = replica_volume_at(volume, seq, &dot);
+        if (rv == REPLICA_E_NOTFOUND && state->base.n > 0)
+            return 0; /* the image stands here */
         if (rv == 0)
             rv = visit_dot(volume, &dot, seq, true, visit, context);
     }

@@ -6,7 +6,7 @@
  *   committed  what a majority is known to hold; may run ahead of stored
  *   ordered    what has a place in the order of application (apply_seq 1, 2, 3 …), recorded in the log
  *   applied    what the map shows
- * applied ⊆ ordered ⊆ stored ∩ committed. A delta is applied to the map only once its place in the order is durable, so after a crash the
+ * applied ⊆ ordered ⊆ stored ∩ committed; base ⊆ applied. A delta is applied to the map only once its place in the order is durable, so after a crash the
  * map never shows what the log does not know, and applying again from the last checkpoint writes the same records.
  *
  * Writes go into the log and map batches given; the volume's own memory changes at once, so the batches must be applied whatever else
@@ -36,6 +36,7 @@ void replica_volume_destroy(struct replica_volume **volume);
 struct replica_volume_state {
     struct replica_id id;
     struct replica_vector stored, held, committed, ordered, applied;
+    struct replica_vector base; /* what an image brought: the log begins after it; empty without one */
     uint64_t ordered_seq, applied_seq;
     uint64_t hlc_high; /* highest hlc of any delta ever stored */
     uint64_t last_commit_ms; /* writer's clock of the newest applied delta; 0: none */
@@ -95,7 +96,7 @@ void replica_volume_pin(struct replica_volume *volume, const struct replica_id *
 /* Whether content is pinned by any proposal of any volume. */
 int replica_volume_pins(struct replica_kv *log, const struct replica_content_id *content, bool *ret_pinned);
 
-/* Deltas in the order of application, newest first, below before_seq (0: from the newest); first those that are stored but not ordered
+/* Deltas in the order of application, newest first (what an image brought is not among them), below before_seq (0: from the newest); first those that are stored but not ordered
  * (committed false, apply_seq 0) if before_seq is 0. */
 int replica_volume_commits(struct replica_volume *volume, uint64_t before_seq, size_t max,
                            int (*visit)(void *context, uint64_t apply_seq, bool committed, const struct replica_delta *delta), void *context);

@@ -127,13 +127,19 @@ int replica_closure_scan(struct replica_closure *closure, struct replica_content
     for (size_t i = 0; i < max && reader.offset < reader.size; i++) {
         struct replica_op op;
         rv = replica_op_read(&reader, &op);
+        if (rv == 0 && closure->ops_n > 0 && replica_op_compare(&closure->last, &op) >= 0)
+            rv = REPLICA_E_MALFORMED; /* applying relies on it that no target comes twice */
         if (rv == 0 && !op.tombstone && op.entry.kind == REPLICA_KIND_FILE &&
             op.entry.blob.kind == REPLICA_BLOB_CONTENT)
             rv = check_content(closure, contents, &op.entry.blob.content, visit, context);
         if (rv != 0)
             return rv;
+        closure->last = op;
+        closure->ops_n++;
+        closure->offset = reader.offset;
     }
-    closure->offset = reader.offset;
+    if (reader.offset == reader.size && closure->ops_n != closure->delta.op_count)
+        return REPLICA_E_MALFORMED;
     closure->scanned = reader.offset == reader.size;
     if (closure->scanned)
         replica_buffer_close(&closure->ops);

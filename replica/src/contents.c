@@ -1,8 +1,8 @@
 /* The calls that pass through to a back end, with the checks that all share. */
 #include "replica/contents.h"
 
+#include "contents_tree.h"
 #include "replica/error.h"
-#include "replica/merkle.h"
 
 enum replica_contents_state replica_contents_state(struct replica_contents *contents, const struct replica_content_id *id)
 {
@@ -19,6 +19,11 @@ int replica_contents_begin(struct replica_contents *contents, const struct repli
 int replica_contents_write(struct replica_contents *contents, const struct replica_content_id *id, struct replica_piece piece,
                            const void *data, size_t n)
 {
+    size_t size;
+    if (!contents_tree_shape(id, piece, &size))
+        return REPLICA_E_INVALID;
+    if (n != size)
+        return REPLICA_E_MISMATCH;
     return contents->ops->write(contents, id, piece, data, n);
 }
 
@@ -28,6 +33,8 @@ int replica_contents_ingest(struct replica_contents *contents, const void *data,
         replica_merkle_content("", 0, ret_id);
         return 0;
     }
+    if (n > REPLICA_CONTENTS_INGEST_MAX)
+        return REPLICA_E_TOOBIG;
     return contents->ops->ingest(contents, data, n, ret_id);
 }
 

@@ -46,7 +46,11 @@ void contents_tree_close(struct contents_tree *tree)
 
 bool contents_tree_shape(const struct replica_content_id *id, struct replica_piece piece, size_t *ret_n)
 {
-    uint32_t pages = replica_merkle_pages(id->length), chunks = replica_merkle_chunks(id->length);
+    uint32_t pages, chunks;
+    if (id->length > REPLICA_CONTENT_SIZE_MAX) /* a peer may claim any length */
+        return false;
+    pages = replica_merkle_pages(id->length);
+    chunks = replica_merkle_chunks(id->length);
     switch (piece.kind) {
     case REPLICA_PIECE_ROOT:
         *ret_n = pages * REPLICA_HASH_SIZE;

@@ -74,7 +74,8 @@ int replica_op_read(struct replica_pack_reader *reader, struct replica_op *ret_o
 
 static int compare_bytes(struct replica_path a, struct replica_path b)
 {
-    int rv = memcmp(a.text, b.text, a.size < b.size ? a.size : b.size);
+    size_t n = a.size < b.size ? a.size : b.size;
+    int rv = n == 0 ? 0 : memcmp(a.text, b.text, n); /* an empty path may have no text */
     return rv != 0 ? rv : (a.size > b.size) - (a.size < b.size);
 }
 
@@ -128,6 +129,8 @@ static void read_ops(struct replica_pack_reader *reader, struct replica_delta *d
     if (n != 1)
         reader->failed = true;
     replica_pack_read_content_id(reader, &delta->ops_content);
+    if (delta->ops_content.length == 0 || delta->ops_content.length > REPLICA_OPS_SIZE_MAX)
+        reader->failed = true;
 }
 
 static void read_carried(struct replica_pack_reader *reader, struct replica_delta *delta)

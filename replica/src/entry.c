@@ -166,9 +166,9 @@ int replica_entry_check(const struct replica_entry *entry)
         return REPLICA_E_TOOBIG;
     rv = replica_entry_each_xattr(entry, count_xattr, &xattrs);
     if (rv != 0)
-        return rv;
+        return rv == REPLICA_E_MALFORMED ? REPLICA_E_INVALID : rv;
     if (entry->kind == REPLICA_KIND_SYMLINK &&
-        (entry->target_size == 0 || entry->target_size > REPLICA_SYMLINK_MAX || memchr(entry->target, '\0', entry->target_size)))
+        (entry->target == NULL || entry->target_size == 0 || entry->target_size > REPLICA_SYMLINK_MAX || memchr(entry->target, '\0', entry->target_size)))
         return REPLICA_E_INVALID;
     return entry->kind == REPLICA_KIND_FILE ? check_blob(entry) : 0;
 }

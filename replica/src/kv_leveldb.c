@@ -43,18 +43,29 @@ struct cursor {
     leveldb_iterator_t *iterator;
 };
 
-/* The one place where LevelDB's strings become codes; frees the string. */
+static bool starts_with(const char *text, const char *start)
+{
+    return strncmp(text, start, strlen(start)) == 0;
+}
+
+static bool ends_with(const char *text, const char *end)
+{
+    size_t text_n = strlen(text), end_n = strlen(end);
+    return text_n >= end_n && strcmp(text + text_n - end_n, end) == 0;
+}
+
+/* The one place where LevelDB's strings become codes; frees the string. Only what LevelDB itself says counts: paths stand in the middle. */
 static int convert_error(char *message)
 {
     int code = REPLICA_E_IO;
     if (message == NULL)
         return 0;
-    if (strstr(message, "orruption") != NULL)
-        code = REPLICA_E_CORRUPT;
-    else if (strstr(message, "No space left") != NULL)
-        code = REPLICA_E_NOSPACE;
-    else if (strstr(message, "lock ") != NULL)
+    if (starts_with(message, "Corruption: ") || starts_with(message, "NotFound: "))
+        code = REPLICA_E_CORRUPT; /* a file that others name is gone, or not what was written */
+    else if (starts_with(message, "IO error: lock "))
         code = REPLICA_E_BUSY;
+    else if (ends_with(message, strerror(ENOSPC)) || ends_with(message, strerror(EDQUOT)))
+        code = REPLICA_E_NOSPACE;
     leveldb_free(message);
     return code;
 }

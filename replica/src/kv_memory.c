@@ -27,21 +27,32 @@ struct pending {
     struct pending *before;
 };
 
+struct cursor;
+
 struct memory {
     struct replica_kv base;
     struct node *head; /* LEVELS pointers, no key */
     uint64_t random;
     struct pending *pending; /* newest first */
     size_t pending_n;
-    size_t cursors;
+    struct cursor *cursors; /* those that are open */
     size_t fail_countdown;
     int fail_code; /* 0: no failure is planned */
     bool failed;
 };
 
+/* A cursor walks the live list until something is written under it; then it is given a copy of all as it was. */
 struct cursor {
     struct replica_kv_cursor base;
     struct node *at;
+    struct cursor *next;
+    struct copied *copies; /* in order; NULL while it walks the list */
+    size_t copies_n, copies_at;
+};
+
+struct copied {
+    uint8_t *key, *value;
+    size_t key_n, value_n;
 };
 
 static uint8_t *copy(const uint8_t *data, size_t n)
@@ -52,10 +63,16 @@ static uint8_t *copy(const uint8_t *data, size_t n)
     return bytes;
 }
 
+static int compare_bytes(const uint8_t *a, size_t a_n, const uint8_t *b, size_t b_n)
+{
+    size_t n = a_n < b_n ? a_n : b_n;
+    int rv = n == 0 ? 0 : memcmp(a, b, n);
+    return rv != 0 ? rv : (a_n > b_n) - (a_n < b_n);
+}
+
 static int compare(const struct node *node, const uint8_t *key, size_t n)
 {
-    int rv = memcmp(node->key, key, node->key_n < n ? node->key_n : n);
-    return rv != 0 ? rv : (node->key_n > n) - (node->key_n < n);
+    return compare_bytes(node->key, node->key_n, key, n);
 }
 
 /* The node before the first one at or after key, on each level. */
@@ -207,12 +224,59 @@ static void undo_newest(struct memory *memory)
     free_pending(pending);
 }
 
+static void free_copies(struct cursor *cursor)
+{
+    for (size_t i = 0; i < cursor->copies_n; i++) {
+        free(cursor->copies[i].key);
+        free(cursor->copies[i].value);
+    }
+    free(cursor->copies);
+    cursor->copies = NULL;
+    cursor->copies_n = 0;
+}
+
+static int detach(const struct memory *memory, struct cursor *cursor)
+{
+    size_t n = 0;
+    for (const struct node *node = memory->head->next[0]; node != NULL; node = node->next[0])
+        n++;
+    cursor->copies = calloc(n + 1, sizeof *cursor->copies);
+    if (cursor->copies == NULL)
+        return REPLICA_E_NOMEM;
+    cursor->copies_at = n;
+    for (const struct node *node = memory->head->next[0]; node != NULL; node = node->next[0]) {
+        struct copied *to = &cursor->copies[cursor->copies_n++];
+        if (node == cursor->at)
+            cursor->copies_at = cursor->copies_n - 1;
+        to->key = copy(node->key, node->key_n);
+        to->value = copy(node->value, node->value_n);
+        to->key_n = node->key_n;
+        to->value_n = node->value_n;
+        if (to->key == NULL || to->value == NULL) {
+            free_copies(cursor);
+            return REPLICA_E_NOMEM;
+        }
+    }
+    return 0;
+}
+
+static int detach_all(struct memory *memory)
+{
+    for (struct cursor *cursor = memory->cursors; cursor != NULL; cursor = cursor->next) {
+        int rv = cursor->copies != NULL ? 0 : detach(memory, cursor);
+        if (rv != 0)
+            return rv;
+    }
+    return 0;
+}
+
 static int memory_write(struct replica_kv *kv, const struct replica_kv_batch *batch)
 {
     struct memory *memory = (struct memory *)kv;
     struct pending *pending;
     int rv = planned_failure(memory);
-    assert(memory->cursors == 0);
+    if (rv == 0)
+        rv = detach_all(memory);
     if (rv != 0)
         return rv;
     pending = calloc(1, sizeof *pending);
@@ -248,11 +312,13 @@ static int memory_sync(struct replica_kv *kv)
 
 static int memory_cursor_open(struct replica_kv *kv, struct replica_kv_cursor **ret_cursor)
 {
+    struct memory *memory = (struct memory *)kv;
     struct cursor *cursor = calloc(1, sizeof *cursor);
     if (cursor == NULL)
         return REPLICA_E_NOMEM;
     cursor->base.kv = kv;
-    ((struct memory *)kv)->cursors++;
+    cursor->next = memory->cursors;
+    memory->cursors = cursor;
     *ret_cursor = &cursor->base;
     return 0;
 }
@@ -260,38 +326,59 @@ static int memory_cursor_open(struct replica_kv *kv, struct replica_kv_cursor **
 static void memory_cursor_seek(struct replica_kv_cursor *base, const void *key, size_t key_n)
 {
     struct cursor *cursor = (struct cursor *)base;
-    cursor->at = find((struct memory *)base->kv, key, key_n, NULL);
+    size_t low = 0, high = cursor->copies_n;
+    if (cursor->copies == NULL) {
+        cursor->at = find((struct memory *)base->kv, key, key_n, NULL);
+        return;
+    }
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (compare_bytes(cursor->copies[middle].key, cursor->copies[middle].key_n, key, key_n) < 0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    cursor->copies_at = low;
+}
+
+static bool memory_cursor_valid(const struct replica_kv_cursor *base)
+{
+    const struct cursor *cursor = (const struct cursor *)base;
+    return cursor->copies != NULL ? cursor->copies_at < cursor->copies_n : cursor->at != NULL;
 }
 
 static void memory_cursor_next(struct replica_kv_cursor *base)
 {
     struct cursor *cursor = (struct cursor *)base;
-    cursor->at = cursor->at->next[0];
-}
-
-static bool memory_cursor_valid(const struct replica_kv_cursor *base)
-{
-    return ((const struct cursor *)base)->at != NULL;
+    assert(memory_cursor_valid(base));
+    if (cursor->copies != NULL)
+        cursor->copies_at++;
+    else
+        cursor->at = cursor->at->next[0];
 }
 
 static void memory_cursor_key(const struct replica_kv_cursor *base, const uint8_t **ret_key, size_t *ret_n)
 {
     const struct cursor *cursor = (const struct cursor *)base;
-    *ret_key = cursor->at->key;
-    *ret_n = cursor->at->key_n;
+    *ret_key = cursor->copies != NULL ? cursor->copies[cursor->copies_at].key : cursor->at->key;
+    *ret_n = cursor->copies != NULL ? cursor->copies[cursor->copies_at].key_n : cursor->at->key_n;
 }
 
 static void memory_cursor_value(const struct replica_kv_cursor *base, const uint8_t **ret_value, size_t *ret_n)
 {
     const struct cursor *cursor = (const struct cursor *)base;
-    *ret_value = cursor->at->value;
-    *ret_n = cursor->at->value_n;
+    *ret_value = cursor->copies != NULL ? cursor->copies[cursor->copies_at].value : cursor->at->value;
+    *ret_n = cursor->copies != NULL ? cursor->copies[cursor->copies_at].value_n : cursor->at->value_n;
 }
 
 static int memory_cursor_close(struct replica_kv_cursor *base)
 {
-    ((struct memory *)base->kv)->cursors--;
-    free(base);
+    struct cursor *cursor = (struct cursor *)base, **at = &((struct memory *)base->kv)->cursors;
+    while (*at != cursor)
+        at = &(*at)->next;
+    *at = cursor->next;
+    free_copies(cursor);
+    free(cursor);
     return 0;
 }
 
@@ -349,6 +436,7 @@ void replica_kv_memory_crash(struct replica_kv *kv, size_t keep)
 {
     struct memory *memory = (struct memory *)kv;
     assert(keep <= memory->pending_n);
+    assert(memory->cursors == NULL); /* nobody reads across a loss of power */
     while (memory->pending_n > keep)
         undo_newest(memory);
     forget_pending(memory);

@@ -12,6 +12,8 @@ struct replica_closure {
     struct replica_buffer ops;    /* if they lie in a content */
     const uint8_t *list;          /* NULL: the op list itself is missing */
     size_t list_size, offset;
+    struct replica_op last; /* the op before offset; points into the list */
+    uint64_t ops_n;         /* ops before offset */
     bool scanned;
     struct replica_content_id *missing; /* hash set, open addressing; length UINT64_MAX: free */
     size_t missing_n, missing_capacity;
@@ -22,7 +24,7 @@ int replica_closure_init(struct replica_closure *closure, const uint8_t *record,
 void replica_closure_close(struct replica_closure *closure);
 
 /* Scans at most max ops; visit is called for every content named (the op list too), with whether it is missing here. Returns AGAIN if there
- * is more to scan at once, else 0. Errors: MALFORMED (the op list), IO, NOMEM. */
+ * is more to scan at once, else 0. Errors: MALFORMED (the op list: an op, the order, the count), IO, NOMEM. */
 typedef void (*replica_closure_visit_fn)(void *context, const struct replica_content_id *content, bool missing);
 int replica_closure_scan(struct replica_closure *closure, struct replica_contents *contents, size_t max,
                          replica_closure_visit_fn visit, void *context);

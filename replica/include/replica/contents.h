@@ -18,6 +18,8 @@
 #include "replica/buffer.h"
 #include "replica/ids.h"
 
+#define REPLICA_CONTENTS_INGEST_MAX ((size_t)64 << 20) /* an op list at its largest; more is streamed from a file */
+
 enum replica_piece_kind { REPLICA_PIECE_ROOT, REPLICA_PIECE_PAGE, REPLICA_PIECE_CHUNK };
 
 struct replica_piece {
@@ -76,7 +78,8 @@ int replica_contents_begin(struct replica_contents *contents, const struct repli
 int replica_contents_write(struct replica_contents *contents, const struct replica_content_id *id,
                            struct replica_piece piece, const void *data, size_t n);
 
-/* Hashes and stores n bytes that are all in memory (n ≤ 64 MiB); FILLED afterwards, or as it was if known. */
+/* Hashes and stores n bytes that are all in memory; FILLED afterwards, or as it was if known.
+ * Errors: TOOBIG (over REPLICA_CONTENTS_INGEST_MAX), NOSPACE, IO, NOMEM. */
 int replica_contents_ingest(struct replica_contents *contents, const void *data, size_t n,
                             struct replica_content_id *ret_id);
 

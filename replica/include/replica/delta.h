@@ -12,6 +12,7 @@
 #define REPLICA_DELTA_SIZE_MAX   (256 * 1024) /* one bounded message: what a probe may have to wait behind */
 #define REPLICA_DELTA_INLINE_MAX (192 * 1024) /* op list and carried contents; leaves room for the header */
 #define REPLICA_CARRIED_MAX      64           /* contents carried in one record */
+#define REPLICA_OPS_SIZE_MAX     ((size_t)64 << 20) /* an op list: about 300,000 ops; held in memory while applied */
 
 enum replica_target { REPLICA_TARGET_PATH = 0, REPLICA_TARGET_OBJECT = 1 };
 
@@ -66,7 +67,7 @@ int replica_delta_decode(const void *data, size_t n, struct replica_delta *ret_d
 
 struct replica_stamp replica_delta_stamp(const struct replica_delta *delta);
 
-/* Walks an op list, checking each op, the order and the count. visit's non-zero result stops the walk and is returned.
+/* Walks an op list, checking each op and the order (no target twice). visit's non-zero result stops the walk and is returned.
  * Errors: MALFORMED. */
 int replica_ops_each(const uint8_t *ops, size_t n, int (*visit)(void *context, const struct replica_op *op), void *context);
 

@@ -17,7 +17,6 @@
 #include "replica/contents.h"
 #include "replica/map.h"
 
-#define REPLICA_OPS_SIZE_MAX ((size_t)64 << 20) /* an op list: about 300,000 ops; held in memory while applied */
 #define REPLICA_DOTS_PER_ID  8                  /* dots minted for one commit id; each is a retry elsewhere */
 
 struct replica_volume;

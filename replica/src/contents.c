@@ -4,7 +4,8 @@
 #include "contents_tree.h"
 #include "replica/error.h"
 
-enum replica_contents_state replica_contents_state(struct replica_contents *contents, const struct replica_content_id *id)
+enum replica_contents_state replica_contents_state(struct replica_contents *contents,
+                                                   const struct replica_content_id *id)
 {
     return id->length == 0 ? REPLICA_CONTENTS_COMPLETE : contents->ops->state(contents, id);
 }
@@ -16,8 +17,8 @@ int replica_contents_begin(struct replica_contents *contents, const struct repli
     return id->length == 0 ? 0 : contents->ops->begin(contents, id);
 }
 
-int replica_contents_write(struct replica_contents *contents, const struct replica_content_id *id, struct replica_piece piece,
-                           const void *data, size_t n)
+int replica_contents_write(struct replica_contents *contents, const struct replica_content_id *id,
+                           struct replica_piece piece, const void *data, size_t n)
 {
     size_t size;
     if (!contents_tree_shape(id, piece, &size))
@@ -27,7 +28,8 @@ int replica_contents_write(struct replica_contents *contents, const struct repli
     return contents->ops->write(contents, id, piece, data, n);
 }
 
-int replica_contents_ingest(struct replica_contents *contents, const void *data, size_t n, struct replica_content_id *ret_id)
+int replica_contents_ingest(struct replica_contents *contents, const void *data, size_t n,
+                            struct replica_content_id *ret_id)
 {
     if (n == 0) {
         replica_merkle_content("", 0, ret_id);
@@ -43,20 +45,21 @@ int replica_contents_sync(struct replica_contents *contents)
     return contents->ops->sync(contents);
 }
 
-bool replica_contents_has(struct replica_contents *contents, const struct replica_content_id *id, struct replica_piece piece)
+bool replica_contents_has(struct replica_contents *contents, const struct replica_content_id *id,
+                          struct replica_piece piece)
 {
     return contents->ops->has(contents, id, piece);
 }
 
-int replica_contents_read_piece(struct replica_contents *contents, const struct replica_content_id *id, struct replica_piece piece,
-                                struct replica_buffer *ret_data)
+int replica_contents_read_piece(struct replica_contents *contents, const struct replica_content_id *id,
+                                struct replica_piece piece, struct replica_buffer *ret_data)
 {
     replica_buffer_clear(ret_data);
     return contents->ops->read_piece(contents, id, piece, ret_data);
 }
 
-int replica_contents_read(struct replica_contents *contents, const struct replica_content_id *id, uint64_t offset, void *data, size_t n,
-                          size_t *ret_n)
+int replica_contents_read(struct replica_contents *contents, const struct replica_content_id *id,
+                          uint64_t offset, void *data, size_t n, size_t *ret_n)
 {
     if (offset >= id->length || n == 0) {
         *ret_n = 0;
@@ -72,8 +75,8 @@ int replica_contents_remove(struct replica_contents *contents, const struct repl
     return contents->ops->remove(contents, id);
 }
 
-int replica_contents_next(struct replica_contents *contents, const struct replica_content_id *after, struct replica_content_id *ret_id,
-                          enum replica_contents_state *ret_state)
+int replica_contents_next(struct replica_contents *contents, const struct replica_content_id *after,
+                          struct replica_content_id *ret_id, enum replica_contents_state *ret_state)
 {
     return contents->ops->next(contents, after, ret_id, ret_state);
 }

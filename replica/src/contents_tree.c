@@ -92,7 +92,8 @@ const struct replica_hash *contents_tree_chunk_id(const struct contents_tree *tr
     return ids == NULL ? NULL : &ids[chunk % REPLICA_PAGE_CHUNKS];
 }
 
-int contents_tree_verify(const struct contents_tree *tree, struct replica_piece piece, const void *data, size_t n)
+int contents_tree_verify(const struct contents_tree *tree, struct replica_piece piece, const void *data,
+                         size_t n)
 {
     const struct replica_hash *expected;
     struct replica_hash hash;
@@ -106,7 +107,9 @@ int contents_tree_verify(const struct contents_tree *tree, struct replica_piece 
     if (piece.kind == REPLICA_PIECE_PAGE) {
         if (!tree->root)
             return REPLICA_E_ABSENT;
-        return replica_merkle_verify_page(&tree->page_ids[piece.index], data, n / REPLICA_HASH_SIZE) ? 0 : REPLICA_E_MISMATCH;
+        return replica_merkle_verify_page(&tree->page_ids[piece.index], data, n / REPLICA_HASH_SIZE)
+                   ? 0
+                   : REPLICA_E_MISMATCH;
     }
     expected = contents_tree_chunk_id(tree, piece.index);
     if (expected == NULL)
@@ -183,7 +186,8 @@ int contents_tree_fill(struct contents_tree *tree, const struct replica_hash *id
     return 0;
 }
 
-void contents_tree_root(const struct replica_hash *ids, uint32_t n, uint64_t length, struct replica_content_id *ret_id)
+void contents_tree_root(const struct replica_hash *ids, uint32_t n, uint64_t length,
+                        struct replica_content_id *ret_id)
 {
     struct replica_hash root;
     replica_merkle_fold(ids, n, &root);

@@ -1,5 +1,6 @@
-/* Op: array [target, path or object, base, entry or nil, last directory entry or nil]. Delta: array [volume, commit, deps, node, time_ms,
- * op count, byte count, ops (bin) or content, carried (array id, bin …), hlc, dot]. */
+/* Op: array [target, path or object, base, entry or nil, last directory entry or nil]. Delta: array [volume,
+ * commit, deps, node, time_ms, op count, byte count, ops (bin) or content, carried (array id, bin …), hlc,
+ * dot]. */
 #include "replica/delta.h"
 
 #include "replica/error.h"
@@ -31,7 +32,8 @@ void replica_op_pack(struct replica_buffer *out, const struct replica_op *op)
     }
 }
 
-static int read_optional_entry(struct replica_pack_reader *reader, bool *ret_present, struct replica_entry *ret_entry)
+static int read_optional_entry(struct replica_pack_reader *reader, bool *ret_present,
+                               struct replica_entry *ret_entry)
 {
     *ret_present = replica_pack_peek(reader) != REPLICA_PACK_NIL;
     return *ret_present ? replica_entry_read(reader, ret_entry) : replica_pack_skip(reader);
@@ -63,7 +65,8 @@ int replica_op_read(struct replica_pack_reader *reader, struct replica_op *ret_o
     op.entry = live ? entry : last;
     if (n < OP_ITEMS || (live && has_last) || (has_last && last.kind != REPLICA_KIND_DIRECTORY) ||
         (op.target == REPLICA_TARGET_PATH && !replica_path_is_canonical(op.path.text, op.path.size)) ||
-        (op.target == REPLICA_TARGET_OBJECT && live && (entry.kind == REPLICA_KIND_LINK || entry.kind == REPLICA_KIND_DIRECTORY)) ||
+        (op.target == REPLICA_TARGET_OBJECT && live &&
+         (entry.kind == REPLICA_KIND_LINK || entry.kind == REPLICA_KIND_DIRECTORY)) ||
         (live && entry.kind == REPLICA_KIND_FILE && entry.blob.kind == REPLICA_BLOB_DRAFT))
         reader->failed = true;
     if (reader->failed)
@@ -171,7 +174,8 @@ int replica_delta_decode(const void *data, size_t n, struct replica_delta *ret_d
     replica_pack_read_dot(&reader, &ret_delta->dot);
     for (size_t i = DELTA_ITEMS; i < items && !reader.failed; i++)
         replica_pack_skip(&reader);
-    if (items < DELTA_ITEMS || replica_pack_reader_finish(&reader) != 0 || replica_id_is_zero(&ret_delta->commit))
+    if (items < DELTA_ITEMS || replica_pack_reader_finish(&reader) != 0 ||
+        replica_id_is_zero(&ret_delta->commit))
         return REPLICA_E_MALFORMED;
     return 0;
 }
@@ -181,7 +185,8 @@ struct replica_stamp replica_delta_stamp(const struct replica_delta *delta)
     return (struct replica_stamp){.hlc = delta->stamp_hlc, .commit = delta->commit};
 }
 
-int replica_ops_each(const uint8_t *ops, size_t n, int (*visit)(void *context, const struct replica_op *op), void *context)
+int replica_ops_each(const uint8_t *ops, size_t n, int (*visit)(void *context, const struct replica_op *op),
+                     void *context)
 {
     struct replica_pack_reader reader;
     struct replica_op op, before;

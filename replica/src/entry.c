@@ -1,4 +1,5 @@
-/* Entry: array [kind, mode, uid, gid, mtime_ns, xattrs (bin), body …]; the body depends on the kind. Later fields go behind. */
+/* Entry: array [kind, mode, uid, gid, mtime_ns, xattrs (bin), body …]; the body depends on the kind. Later
+ * fields go behind. */
 #include "replica/entry.h"
 
 #include "replica/error.h"
@@ -149,7 +150,8 @@ static int check_blob(const struct replica_entry *entry)
 {
     if (entry->size > REPLICA_CONTENT_SIZE_MAX)
         return REPLICA_E_TOOBIG;
-    if (entry->blob.kind == REPLICA_BLOB_INLINE && (entry->blob.size != entry->size || entry->size > REPLICA_INLINE_MAX))
+    if (entry->blob.kind == REPLICA_BLOB_INLINE &&
+        (entry->blob.size != entry->size || entry->size > REPLICA_INLINE_MAX))
         return REPLICA_E_INVALID;
     if (entry->blob.kind == REPLICA_BLOB_CONTENT && entry->blob.content.length != entry->size)
         return REPLICA_E_INVALID;
@@ -168,13 +170,15 @@ int replica_entry_check(const struct replica_entry *entry)
     if (rv != 0)
         return rv == REPLICA_E_MALFORMED ? REPLICA_E_INVALID : rv;
     if (entry->kind == REPLICA_KIND_SYMLINK &&
-        (entry->target == NULL || entry->target_size == 0 || entry->target_size > REPLICA_SYMLINK_MAX || memchr(entry->target, '\0', entry->target_size)))
+        (entry->target == NULL || entry->target_size == 0 || entry->target_size > REPLICA_SYMLINK_MAX ||
+         memchr(entry->target, '\0', entry->target_size)))
         return REPLICA_E_INVALID;
     return entry->kind == REPLICA_KIND_FILE ? check_blob(entry) : 0;
 }
 
 int replica_entry_each_xattr(const struct replica_entry *entry,
-                             int (*visit)(void *context, const char *name, size_t name_n, const uint8_t *value, size_t n),
+                             int (*visit)(void *context, const char *name, size_t name_n,
+                                          const uint8_t *value, size_t n),
                              void *context)
 {
     struct replica_pack_reader reader;
@@ -208,7 +212,8 @@ bool replica_entry_equal(const struct replica_entry *a, const struct replica_ent
     replica_buffer_init(&right);
     replica_entry_pack(&left, a);
     replica_entry_pack(&right, b);
-    equal = !left.failed && !right.failed && left.size == right.size && memcmp(left.data, right.data, left.size) == 0;
+    equal = !left.failed && !right.failed && left.size == right.size &&
+            memcmp(left.data, right.data, left.size) == 0;
     replica_buffer_close(&left);
     replica_buffer_close(&right);
     return equal;

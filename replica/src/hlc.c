@@ -26,7 +26,8 @@ uint64_t replica_hlc_stamp(uint64_t highest, uint64_t own_ms, uint64_t *clocks_m
     if (own_ms < clock)
         clock = own_ms;
     clock = replica_hlc_from_ms(clock);
-    if (highest < UINT64_MAX) /* the end of time: nothing can be ordered after it, and wrapping round would order before everything */
+    if (highest < UINT64_MAX) /* the end of time: nothing can be ordered after it, and wrapping round would
+                                 order before everything */
         highest++;
     return highest > clock ? highest : clock;
 }

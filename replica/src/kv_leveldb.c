@@ -14,8 +14,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define LOGS_MAX         16 /* log files that exist at once: the current one and those being compacted */
-#define BLOOM_BITS       10 /* per key: about 1 % false positives */
+#define LOGS_MAX   16 /* log files that exist at once: the current one and those being compacted */
+#define BLOOM_BITS 10 /* per key: about 1 % false positives */
 
 struct log_file {
     unsigned long number;
@@ -54,7 +54,8 @@ static bool ends_with(const char *text, const char *end)
     return text_n >= end_n && strcmp(text + text_n - end_n, end) == 0;
 }
 
-/* The one place where LevelDB's strings become codes; frees the string. Only what LevelDB itself says counts: paths stand in the middle. */
+/* The one place where LevelDB's strings become codes; frees the string. Only what LevelDB itself says counts:
+ * paths stand in the middle. */
 static int convert_error(char *message)
 {
     int code = REPLICA_E_IO;
@@ -120,8 +121,8 @@ static struct log_file *find_log(struct level *level, unsigned long number)
     return NULL;
 }
 
-/* Opens a log file that is new to us; *ret_new tells that its directory entry needs a sync too. A file that has gone meanwhile has its
- * data in a synced table. */
+/* Opens a log file that is new to us; *ret_new tells that its directory entry needs a sync too. A file that
+ * has gone meanwhile has its data in a synced table. */
 static int open_log(struct level *level, const char *name, unsigned long number, bool *ret_new)
 {
     int fd;
@@ -224,7 +225,8 @@ static void level_cursor_key(const struct replica_kv_cursor *cursor, const uint8
     *ret_key = (const uint8_t *)leveldb_iter_key(((const struct cursor *)cursor)->iterator, ret_n);
 }
 
-static void level_cursor_value(const struct replica_kv_cursor *cursor, const uint8_t **ret_value, size_t *ret_n)
+static void level_cursor_value(const struct replica_kv_cursor *cursor, const uint8_t **ret_value,
+                               size_t *ret_n)
 {
     *ret_value = (const uint8_t *)leveldb_iter_value(((const struct cursor *)cursor)->iterator, ret_n);
 }
@@ -296,7 +298,8 @@ static void set_options(struct level *level, const struct replica_kv_leveldb_opt
 
 static void explain(int code, const char *path, char **ret_message)
 {
-    const char *what = code == REPLICA_E_BUSY      ? "is in use by another process; stop that node or choose another --data"
+    const char *what = code == REPLICA_E_BUSY
+                           ? "is in use by another process; stop that node or choose another --data"
                        : code == REPLICA_E_CORRUPT ? "is damaged; see docs/operations.md, \"A damaged store\""
                        : code == REPLICA_E_NOSPACE ? "cannot be opened: no space left on the device"
                                                    : "cannot be opened";
@@ -304,7 +307,8 @@ static void explain(int code, const char *path, char **ret_message)
         *ret_message = NULL;
 }
 
-int replica_kv_leveldb_open(const struct replica_kv_leveldb_options *options, struct replica_kv **ret_kv, char **ret_message)
+int replica_kv_leveldb_open(const struct replica_kv_leveldb_options *options, struct replica_kv **ret_kv,
+                            char **ret_message)
 {
     struct level *level = calloc(1, sizeof *level);
     char *message = NULL;

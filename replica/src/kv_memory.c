@@ -41,7 +41,8 @@ struct memory {
     bool failed;
 };
 
-/* A cursor walks the live list until something is written under it; then it is given a copy of all as it was. */
+/* A cursor walks the live list until something is written under it; then it is given a copy of all as it was.
+ */
 struct cursor {
     struct replica_kv_cursor base;
     struct node *at;
@@ -91,7 +92,8 @@ static struct node *find(const struct memory *memory, const uint8_t *key, size_t
 static int draw_height(struct memory *memory)
 {
     int height = 1;
-    memory->random ^= memory->random << 13; /* xorshift64: levels only, the order of keys never depends on it */
+    memory->random ^=
+        memory->random << 13; /* xorshift64: levels only, the order of keys never depends on it */
     memory->random ^= memory->random >> 7;
     memory->random ^= memory->random << 17;
     for (uint64_t bits = memory->random; height < LEVELS && (bits & 3) == 0; bits >>= 2)
@@ -364,7 +366,8 @@ static void memory_cursor_key(const struct replica_kv_cursor *base, const uint8_
     *ret_n = cursor->copies != NULL ? cursor->copies[cursor->copies_at].key_n : cursor->at->key_n;
 }
 
-static void memory_cursor_value(const struct replica_kv_cursor *base, const uint8_t **ret_value, size_t *ret_n)
+static void memory_cursor_value(const struct replica_kv_cursor *base, const uint8_t **ret_value,
+                                size_t *ret_n)
 {
     const struct cursor *cursor = (const struct cursor *)base;
     *ret_value = cursor->copies != NULL ? cursor->copies[cursor->copies_at].value : cursor->at->value;

@@ -17,6 +17,17 @@ struct peer_edit {
     bool closing; /* no edit: the view is being closed */
 };
 
+#define COLLECT_UNNAMED_MAX 4096 /* remembered from pass to pass; what is beyond waits for a later one */
+
+/* Collection of contents that nothing names. */
+struct peer_collect {
+    struct replica_content_id after; /* the last one looked at in this pass */
+    bool begun;
+    uint64_t at_ms;
+    struct replica_content_id before[COLLECT_UNNAMED_MAX], now[COLLECT_UNNAMED_MAX]; /* found unnamed in the last pass, in this one */
+    size_t before_n, now_n;
+};
+
 struct gossip_peer {
     struct gossip_principal principal;
     struct replica_id self;
@@ -33,9 +44,7 @@ struct gossip_peer {
     struct peer_edit edits[EDITS_MAX];
     size_t edits_n, edits_turn;
     uint64_t malformed;
-    /* collection of contents that nothing names */
-    struct replica_content_id collect_after;
-    uint64_t collect_at_ms;
+    struct peer_collect collect;
 };
 
 int peer_request(struct gossip_peer *peer, const struct gossip_peer_event *event, struct gossip_update *update);

@@ -86,6 +86,14 @@ bool gossip_quorum_refers(const struct gossip_quorum *quorum, const struct repli
     return false;
 }
 
+bool gossip_quorum_is_settling(const struct gossip_quorum *quorum)
+{
+    for (size_t i = 0; i < quorum->commits_n; i++)
+        if (quorum->commits[i]->phase == COMMIT_SETTLING)
+            return true;
+    return false;
+}
+
 static int route_message(struct gossip_quorum *quorum, const struct gossip_quorum_event *event, struct gossip_update *update)
 {
     switch (event->message.type) {

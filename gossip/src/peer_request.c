@@ -153,6 +153,10 @@ int peer_request(struct gossip_peer *peer, const struct gossip_peer_event *event
     case GOSSIP_PEER_COMMIT:
     case GOSSIP_PEER_RELOAD:
         return commit_or_reload(peer, event, update);
+    case GOSSIP_PEER_OFFER:
+        quorum_offer_send(&peer->quorum, &event->request->volume, event->request->offered, event->request->offered_n, update);
+        gossip_update_answer(update, event->request->token, 0, NULL, false);
+        return 0;
     case GOSSIP_PEER_FETCH:
         return fetch(peer, event, update);
     case GOSSIP_PEER_CANCEL:

@@ -83,7 +83,7 @@ bool gossip_quorum_refers(const struct gossip_quorum *quorum, const struct repli
     for (size_t i = 0; i < quorum->commits_n; i++)
         if (quorum->commits[i]->ops_content.length > 0 && replica_content_id_equal(&quorum->commits[i]->ops_content, content))
             return true;
-    return false;
+    return quorum_offer_refers(quorum, content);
 }
 
 bool gossip_quorum_is_settling(const struct gossip_quorum *quorum)
@@ -101,6 +101,7 @@ static int route_message(struct gossip_quorum *quorum, const struct gossip_quoru
     case QUORUM_MINT:
     case QUORUM_REPLICATE:
     case QUORUM_ASK:
+    case QUORUM_OFFER:
         return quorum_voter_message(quorum, event, update);
     case QUORUM_PREPARED:
     case QUORUM_OUTCOME:
@@ -124,6 +125,7 @@ int gossip_quorum_step(struct gossip_quorum *quorum, const struct gossip_quorum_
     default:
         break;
     }
+    quorum_offer_event(quorum, event, update);
     rv = quorum_voter_event(quorum, event, update);
     if (rv == 0)
         rv = quorum_writer_event(quorum, event, update);

@@ -1,6 +1,7 @@
-/* The room quorum: the inside. Three parts share it:
+/* The room quorum: the inside. Four parts share it:
  *   quorum_writer.c   a view's commit, from freezing to its outcome
  *   quorum_voter.c    what a voter does for writers: prepare, mint, replicate, ack; and counting what is committed
+ *   quorum_offer.c    contents on their way to the voters before commit is called
  *   quorum_reader.c   reload: ask, join, drive, pull, wait until applied
  * A writer that is a voter itself sends itself the same messages; the shell loops them back once they are durable. */
 #ifndef GOSSIP_SRC_QUORUM_H
@@ -19,6 +20,8 @@
 #define WAITERS_MAX   8192 /* writers waiting for an outcome, per volume; a forgotten one asks again */
 #define FOLLOWERS_MAX 1024 /* readers waiting for this voter to catch up, per volume; a forgotten one asks again */
 #define AHEAD_MAX     64   /* closures of stored deltas fetched ahead of the held prefix, per volume */
+#define OFFERS_MAX    1024 /* contents offered to this voter; what is beyond is asked for by prepare */
+#define OFFER_CONTENTS_MAX 256 /* in one message */
 #define ANNOUNCE_MS   1000 /* between repetitions of what is held but not known to be committed */
 #define SCAN_OPS_MAX  500  /* ops of a closure scanned in one step */
 #define BUILD_OPS_MAX 1000 /* overlay records turned into ops in one step */
@@ -30,6 +33,7 @@ enum quorum_message {
     QUORUM_OUTCOME,     /* coordinator → writer: volume, commit, code, dot, hlc */
     QUORUM_REPLICATE,   /* coordinator → voter: volume, epoch, phase, delta record */
     QUORUM_ASK,         /* reader → voter: volume, round, target vector */
+    QUORUM_OFFER,       /* writer → voter: volume, epoch, phase, contents that a commit will name soon */
     QUORUM_HELD,        /* voter → reader or coordinator: volume, round (0: an ack), epoch, phase, held, committed */
 };
 
@@ -100,6 +104,13 @@ struct reload {
     uint64_t retry_at_ms, retry_ms, progress_at_ms, progress_seq;
 };
 
+struct offer {
+    struct replica_content_id content;
+    struct replica_id volume;
+    bool wanted; /* not here yet */
+    uint64_t until_ms;
+};
+
 struct gossip_quorum {
     struct gossip_quorum_options options;
     struct attached_table *table;
@@ -115,6 +126,8 @@ struct gossip_quorum {
     struct reload **reloads;
     size_t reloads_n;
     uint64_t rounds;
+    struct offer offers[OFFERS_MAX];
+    size_t offers_n;
 };
 
 int gossip_quorum_init(struct gossip_quorum *quorum, const struct gossip_quorum_options *options, struct attached_table *table,
@@ -177,6 +190,13 @@ int quorum_voter_event(struct gossip_quorum *quorum, const struct gossip_quorum_
 int quorum_voter_message(struct gossip_quorum *quorum, const struct gossip_quorum_event *event, struct gossip_update *update);
 int quorum_reader_event(struct gossip_quorum *quorum, const struct gossip_quorum_event *event, struct gossip_update *update);
 int quorum_reader_message(struct gossip_quorum *quorum, const struct gossip_quorum_event *event, struct gossip_update *update);
+
+void quorum_offer_send(struct gossip_quorum *quorum, const struct replica_id *volume, const struct replica_content_id *contents, size_t n,
+                       struct gossip_update *update);
+int quorum_offer_receive(struct gossip_quorum *quorum, const struct gossip_quorum_event *event, struct replica_pack_reader *reader,
+                         const struct gossip_volume *volume, struct gossip_update *update);
+void quorum_offer_event(struct gossip_quorum *quorum, const struct gossip_quorum_event *event, struct gossip_update *update);
+bool quorum_offer_refers(const struct gossip_quorum *quorum, const struct replica_content_id *content);
 
 /* A voter said what it holds: notes it, and raises committed where a majority of equal (epoch, phase) agrees. */
 int quorum_note_held(struct gossip_quorum *quorum, struct attached *attached, const struct replica_id *store, uint64_t epoch,

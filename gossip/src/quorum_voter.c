@@ -847,6 +847,8 @@ int quorum_voter_message(struct gossip_quorum *quorum, const struct gossip_quoru
         return receive_mint(quorum, event, &reader, attached, volume, update);
     case QUORUM_REPLICATE:
         return receive_replicate(quorum, event, &reader, attached, volume, update);
+    case QUORUM_OFFER:
+        return quorum_offer_receive(quorum, event, &reader, volume, update);
     default:
         return receive_ask(quorum, event, &reader, attached, volume, update);
     }

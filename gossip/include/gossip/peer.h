@@ -38,6 +38,7 @@ enum gossip_peer_request_kind {
     GOSSIP_PEER_VIEW_EDIT,  /* view, edit: called in a step until it does not return AGAIN; its result is the answer */
     GOSSIP_PEER_COMMIT,     /* view → commit result (gossip/quorum.h) */
     GOSSIP_PEER_RELOAD,     /* view, mode, at_least → reload result (gossip/quorum.h) */
+    GOSSIP_PEER_OFFER,      /* volume, offered: contents that a commit will name soon start their way to the voters → nothing, at once */
     GOSSIP_PEER_FETCH,      /* volume, content, first, count (0: all) → nothing, when present */
     GOSSIP_PEER_CANCEL,     /* token of an earlier request whose caller has gone; no answer */
 };
@@ -54,6 +55,8 @@ struct gossip_peer_request {
     uint32_t timeout_ms; /* without progress; 0: the default */
     struct replica_content_id content;
     uint32_t first, count;
+    const struct replica_content_id *offered; /* OFFER: borrowed for the step */
+    size_t offered_n;
     int (*edit)(void *context, struct replica_view *view, struct replica_kv_batch *log);
     void *context; /* borrowed until the final answer */
 };

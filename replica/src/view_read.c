@@ -190,44 +190,56 @@ static int overlay_names(struct replica_view *view, struct replica_path dir, str
 
 typedef int (*list_visit_fn)(void *context, struct replica_path name, const struct replica_version *version);
 
-static int visit_name(struct replica_view *view, struct replica_path dir, const char *name, size_t n, list_visit_fn visit, void *context)
+/* A listing in course. One page of it may show nothing, if all its names are gone from the overlay: then the next one is looked at. */
+struct view_listing {
+    struct replica_view *view;
+    struct replica_path dir; /* whole */
+    size_t max, shown;
+    char last[REPLICA_NAME_MAX + 1]; /* dealt with */
+    size_t last_n;
+    list_visit_fn visit;
+    void *context;
+};
+
+static int visit_name(struct view_listing *listing, const char *name, size_t n)
 {
     char text[REPLICA_PATH_MAX + REPLICA_NAME_MAX + 2];
-    struct replica_path path = {text, dir.size};
+    struct replica_path path = {text, listing->dir.size};
     struct replica_version version;
     int rv;
-    memcpy(text, dir.text, dir.size);
+    memcpy(text, listing->dir.text, listing->dir.size);
     if (path.size > 0)
         text[path.size++] = '/';
     memcpy(text + path.size, name, n);
     path.size += n;
     replica_version_init(&version);
-    rv = lookup_full(view, path, &version);
-    if (rv == 0)
-        rv = visit(context, (struct replica_path){name, n}, &version);
+    rv = lookup_full(listing->view, path, &version);
+    if (rv == 0) {
+        listing->shown++;
+        rv = listing->visit(listing->context, (struct replica_path){name, n}, &version);
+    }
     replica_version_close(&version);
     return rv == REPLICA_E_NOTFOUND ? 0 : rv;
 }
 
-static int merge(struct replica_view *view, struct replica_path dir, const struct names *below, bool below_more, const struct names *above,
-                 bool above_more, size_t max, bool *ret_more, list_visit_fn visit, void *context)
+static int merge(struct view_listing *listing, const struct names *below, bool below_more, const struct names *above, bool above_more,
+                 bool *ret_more)
 {
-    size_t i = 0, j = 0, shown = 0;
+    size_t i = 0, j = 0;
     int rv = 0;
     while (rv == 0 && (i < below->n || j < above->n)) {
         int order = i == below->n ? 1 : j == above->n ? -1 : compare_names(below->items[i], below->sizes[i], above->items[j], above->sizes[j]);
+        const struct names *from = order < 0 ? below : above;
+        size_t at = order < 0 ? i : j;
         /* Past the end of a page that has more, the other stream's names may not be the next ones. */
-        if ((i == below->n && below_more) || (j == above->n && above_more) || shown == max) {
+        if ((i == below->n && below_more) || (j == above->n && above_more) || listing->shown == listing->max) {
             *ret_more = true;
             return 0;
         }
-        if (order < 0) {
-            rv = visit_name(view, dir, below->items[i], below->sizes[i], visit, context);
-            shown++;
-        } else if (!above->gone[j]) {
-            rv = visit_name(view, dir, above->items[j], above->sizes[j], visit, context);
-            shown++;
-        }
+        memcpy(listing->last, from->items[at], from->sizes[at]);
+        listing->last_n = from->sizes[at];
+        if (!from->gone[at])
+            rv = visit_name(listing, from->items[at], from->sizes[at]);
         if (order <= 0)
             i++;
         if (order >= 0)
@@ -237,15 +249,31 @@ static int merge(struct replica_view *view, struct replica_path dir, const struc
     return rv;
 }
 
+static int list_page(struct view_listing *listing, struct replica_path after, size_t *reads, bool *ret_more)
+{
+    struct names below = {.n = 0}, above = {.n = 0};
+    struct replica_map map = map_of(listing->view);
+    bool below_more = false, above_more = false;
+    int rv = replica_map_list(&map, listing->dir, after, listing->view->info.options.snapshot, listing->max, reads, &below_more, take_name,
+                              &below);
+    if (rv == REPLICA_E_NOTFOUND || rv == REPLICA_E_NOTDIR)
+        rv = 0; /* made in this view */
+    if (rv == 0)
+        rv = overlay_names(listing->view, listing->dir, after, listing->max, &above, &above_more);
+    if (rv == 0)
+        rv = merge(listing, &below, below_more, &above, above_more, ret_more);
+    *reads += below.n + above.n;
+    close_names(&below);
+    close_names(&above);
+    return rv;
+}
+
 int replica_view_list(struct replica_view *view, struct replica_path dir, struct replica_path after, size_t max, size_t *reads, bool *ret_more,
                       list_visit_fn visit, void *context)
 {
-    char text[REPLICA_PATH_MAX + 1];
-    struct names below = {.n = 0}, above = {.n = 0};
-    struct replica_map map = map_of(view);
+    struct view_listing listing = {.view = view, .max = max, .visit = visit, .context = context};
+    char text[REPLICA_PATH_MAX + 1], passed[REPLICA_NAME_MAX + 1];
     struct replica_version version;
-    struct replica_path full;
-    bool below_more = false, above_more = false;
     int rv;
     replica_version_init(&version);
     rv = replica_view_lookup(view, dir, &version);
@@ -253,18 +281,14 @@ int replica_view_list(struct replica_view *view, struct replica_path dir, struct
         rv = REPLICA_E_NOTDIR;
     replica_version_close(&version);
     if (rv == 0)
-        rv = view_full_path(view, dir, text, &full);
-    if (rv == 0) {
-        rv = replica_map_list(&map, full, after, view->info.options.snapshot, max, reads, &below_more, take_name, &below);
-        if (rv == REPLICA_E_NOTFOUND || rv == REPLICA_E_NOTDIR)
-            rv = 0; /* made in this view */
-    }
-    if (rv == 0)
-        rv = overlay_names(view, full, after, max, &above, &above_more);
-    if (rv == 0)
-        rv = merge(view, full, &below, below_more, &above, above_more, max, ret_more, visit, context);
-    *reads += below.n + above.n;
-    close_names(&below);
-    close_names(&above);
+        rv = view_full_path(view, dir, text, &listing.dir);
+    if (rv != 0)
+        return rv;
+    do {
+        listing.last_n = 0;
+        rv = list_page(&listing, after, reads, ret_more);
+        memcpy(passed, listing.last, listing.last_n);
+        after = (struct replica_path){passed, listing.last_n};
+    } while (rv == 0 && listing.shown == 0 && *ret_more && listing.last_n > 0);
     return rv;
 }

@@ -15,7 +15,7 @@ struct attached_image {
     struct replica_id source;
     struct replica_image image;
     enum image_phase phase;
-    struct replica_totals totals; /* of the parts taken */
+    struct replica_image_progress progress;
     uint8_t position[REPLICA_IMAGE_POSITION_MAX];
     size_t position_n;
     unsigned tries;
@@ -173,7 +173,7 @@ int image_receive_part(struct gossip_sync *sync, struct attached *attached,
         (position_n > 0 && memcmp(position, image->position, position_n) != 0))
         return 0; /* late, or a duplicate */
     rv = replica_image_take(attached->volume, reader->data + reader->offset, reader->size - reader->offset,
-                            &update->log, &update->map, &image->totals, &update->reads, &next, &next_n);
+                            &update->log, &update->map, &image->progress, &update->reads, &next, &next_n);
     if (rv == REPLICA_E_MALFORMED || (rv == 0 && next_n > sizeof image->position)) {
         give_up(attached, update);
         return rv;
@@ -199,7 +199,7 @@ int image_map_synced(struct attached *attached, struct gossip_update *update)
     int rv;
     if (image == NULL || !image->sync_asked)
         return 0;
-    rv = replica_image_adopt(attached->volume, &image->image, &image->totals, &update->log);
+    rv = replica_image_adopt(attached->volume, &image->image, &image->progress, &update->log);
     give_up(attached, update);
     if (rv == REPLICA_E_MISMATCH || rv == REPLICA_E_TOOBIG)
         return 0; /* not what was promised: begin anew */

@@ -4,6 +4,7 @@
 #include "quorum.h"
 
 #include "replica/error.h"
+#include "replica/limit.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +14,7 @@ struct prepare {
     struct replica_id commit, writer;
     struct replica_closure closure;
     uint64_t report_at_ms;
+    struct replica_limit_check *limit; /* NULL: within the limits */
     bool done;
 };
 
@@ -50,12 +52,18 @@ struct attached_voting {
     bool busy;               /* closures are left to scan */
 };
 
+static void close_prepare(struct prepare *prepare)
+{
+    replica_closure_close(&prepare->closure);
+    free(prepare->limit);
+}
+
 void gossip_quorum_close_voting(struct attached_voting *voting)
 {
     if (voting == NULL)
         return;
     for (size_t i = 0; i < voting->prepares_n; i++)
-        replica_closure_close(&voting->prepares[i].closure);
+        close_prepare(&voting->prepares[i]);
     for (size_t i = 0; i < voting->aheads_n; i++)
         replica_closure_close(&voting->aheads[i].closure);
     free(voting->prepares);
@@ -327,20 +335,50 @@ static int add_prepare(struct attached_voting *voting, const struct replica_delt
 
 static void drop_prepare(struct attached_voting *voting, size_t index)
 {
-    replica_closure_close(&voting->prepares[index].closure);
+    close_prepare(&voting->prepares[index]);
     voting->prepares[index] = voting->prepares[--voting->prepares_n];
 }
 
-static int limit_check(const struct attached *attached, const struct gossip_volume *volume, const struct replica_delta *delta)
+static struct replica_limits limits_of(const struct gossip_volume *volume)
 {
-    const struct replica_totals *totals = &replica_volume_state(attached->volume)->totals;
+    return volume->version == 1 ? (struct replica_limits){.inodes_max = GOSSIP_VERSION1_INODES_MAX}
+                                : (struct replica_limits){.children_max = GOSSIP_VERSION2_CHILDREN_MAX};
+}
+
+/* What can be said at once; whether it would be too many files is found out from the op list. */
+static int refusal(const struct gossip_volume *volume, const struct replica_delta *delta)
+{
     if (volume->deleted)
         return REPLICA_E_DELETED;
     if (delta->ops == NULL && delta->ops_content.length > REPLICA_OPS_SIZE_MAX)
         return REPLICA_E_TOOBIG;
-    if (volume->version == 1 && totals->inodes + delta->op_count > GOSSIP_VERSION1_INODES_MAX && totals->inodes >= GOSSIP_VERSION1_INODES_MAX)
-        return REPLICA_E_NOSPACE;
     return 0;
+}
+
+static int start_limit_check(const struct attached *attached, const struct gossip_volume *volume, struct prepare *prepare)
+{
+    struct replica_limits limits = limits_of(volume);
+    if (!replica_limit_may_exceed(&limits, attached->volume, prepare->closure.delta.op_count))
+        return 0;
+    prepare->limit = calloc(1, sizeof *prepare->limit);
+    return prepare->limit == NULL ? REPLICA_E_NOMEM : 0;
+}
+
+/* Of a closure that is filled, so that the op list is here. */
+static int check_limit(const struct attached *attached, const struct gossip_volume *volume, struct prepare *prepare,
+                       struct gossip_update *update)
+{
+    struct replica_limits limits = limits_of(volume);
+    int rv;
+    if (prepare->limit == NULL)
+        return 0;
+    rv = replica_limit_check(prepare->limit, &limits, attached->volume, prepare->closure.list, prepare->closure.list_size, SCAN_OPS_MAX,
+                             &update->reads);
+    if (rv == 0) {
+        free(prepare->limit);
+        prepare->limit = NULL;
+    }
+    return rv;
 }
 
 /* Scans on; answers the writer when the closure is here, or about once a second that it is not yet. */
@@ -348,6 +386,8 @@ static int advance_prepare(struct gossip_quorum *quorum, struct attached *attach
                            struct prepare *prepare, struct gossip_time time, struct gossip_update *update)
 {
     int rv = scan(quorum, attached, &prepare->closure, &prepare->writer, update);
+    if (rv == 0 && replica_closure_is_filled(&prepare->closure))
+        rv = check_limit(attached, volume, prepare, update);
     if (rv == REPLICA_E_AGAIN) {
         attached->voting->busy = true;
         update->again = true;
@@ -405,13 +445,15 @@ static int start_prepare(struct gossip_quorum *quorum, struct attached *attached
     struct prepare *prepare = find_prepare(voting, &delta->commit);
     int rv = 0;
     if (prepare == NULL) {
-        rv = limit_check(attached, volume, delta);
+        rv = refusal(volume, delta);
         if (rv == 0)
             rv = replica_volume_propose(attached->volume, record, n, &update->log);
         if (rv == 0)
             rv = ingest_carried(quorum, delta);
         if (rv == 0)
             rv = add_prepare(voting, delta, record, n, &prepare);
+        if (rv == 0)
+            rv = start_limit_check(attached, volume, prepare);
     }
     if (rv == REPLICA_E_IO || rv == REPLICA_E_NOMEM || rv == REPLICA_E_CORRUPT)
         return rv;

@@ -195,7 +195,7 @@ bool replica_image_is_wanted(const struct replica_volume *volume)
 
 int replica_image_clear(struct replica_volume *volume, size_t *reads, struct replica_kv_batch *map)
 {
-    static const char PREFIXES[] = {'e', 'f', 'j', 'n', 'x'}; /* r: a reference too many is harmless */
+    static const char PREFIXES[] = {'d', 'e', 'f', 'j', 'n', 'x'}; /* r: a reference too many is harmless */
     struct replica_kv_cursor *cursor;
     size_t n = 0;
     int rv = replica_kv_cursor_open(volume->map.kv, &cursor), closed;
@@ -224,7 +224,7 @@ int replica_image_clear(struct replica_volume *volume, size_t *reads, struct rep
 /* A version of the giver's becomes the only one here. */
 static int take_version(struct replica_volume *volume, const uint8_t *suffix, size_t suffix_n,
                         const uint8_t *value, size_t n, struct replica_kv_batch *map,
-                        struct replica_totals *totals, size_t *reads)
+                        struct replica_image_progress *progress, size_t *reads)
 {
     char text[REPLICA_PATH_MAX + 1];
     struct replica_target_name name;
@@ -252,7 +252,7 @@ static int take_version(struct replica_volume *volume, const uint8_t *suffix, si
         op.base = version.base;
         op.tombstone = version.tombstone;
         op.entry = version.entry;
-        rv = replica_map_apply(&volume->map, &apply, &op, map, totals, reads);
+        rv = replica_map_apply(&volume->map, &apply, &op, map, &progress->totals, &progress->run, reads);
     }
     replica_version_close(&version);
     return rv == REPLICA_E_CORRUPT ? REPLICA_E_MALFORMED : rv;
@@ -274,7 +274,7 @@ static int take_commit(struct replica_volume *volume, const uint8_t *suffix, siz
 
 int replica_image_take(struct replica_volume *volume, const uint8_t *part, size_t n,
                        struct replica_kv_batch *log, struct replica_kv_batch *map,
-                       struct replica_totals *totals, size_t *reads, const uint8_t **ret_next, size_t *ret_n)
+                       struct replica_image_progress *progress, size_t *reads, const uint8_t **ret_next, size_t *ret_n)
 {
     struct replica_pack_reader reader;
     size_t fields, count;
@@ -295,8 +295,14 @@ int replica_image_take(struct replica_volume *volume, const uint8_t *part, size_
         replica_pack_read_bin(&reader, REPLICA_KV_VALUE_MAX, &value, &value_n);
         if (reader.failed || fields != 3 || (kind != POSITION_MAP && kind != POSITION_COMMITS))
             return REPLICA_E_MALFORMED;
-        rv = kind == POSITION_MAP ? take_version(volume, suffix, suffix_n, value, value_n, map, totals, reads)
+        rv = kind == POSITION_MAP ? take_version(volume, suffix, suffix_n, value, value_n, map, progress, reads)
                                   : take_commit(volume, suffix, suffix_n, value, value_n, log);
+        if (rv != 0)
+            return rv;
+    }
+    if (*ret_n == 0) {
+        struct replica_apply apply = {.apply_seq = 1};
+        int rv = replica_map_run_end(&volume->map, &apply, &progress->run, map, reads);
         if (rv != 0)
             return rv;
     }
@@ -304,19 +310,19 @@ int replica_image_take(struct replica_volume *volume, const uint8_t *part, size_
 }
 
 int replica_image_adopt(struct replica_volume *volume, const struct replica_image *image,
-                        const struct replica_totals *totals, struct replica_kv_batch *log)
+                        const struct replica_image_progress *progress, struct replica_kv_batch *log)
 {
     struct replica_volume_state *state = &volume->state;
     struct replica_vector committed = state->committed;
-    if (memcmp(totals->state_hash, image->totals.state_hash, REPLICA_HASH_SIZE) != 0 ||
-        totals->inodes != image->totals.inodes)
+    if (memcmp(progress->totals.state_hash, image->totals.state_hash, REPLICA_HASH_SIZE) != 0 ||
+        progress->totals.inodes != image->totals.inodes)
         return REPLICA_E_MISMATCH;
     if (replica_vector_join(&committed, &image->applied) != 0)
         return REPLICA_E_TOOBIG;
     state->stored = state->ordered = state->applied = state->base = image->applied;
     state->committed = committed;
     state->ordered_seq = state->applied_seq = volume->order_synced = 1;
-    state->totals = *totals;
+    state->totals = progress->totals;
     state->last_commit_ms = image->last_commit_ms;
     if (image->hlc_high > state->hlc_high)
         state->hlc_high = image->hlc_high;

@@ -168,8 +168,86 @@ static void put_version(const struct replica_map *map, const struct replica_appl
     replica_buffer_close(&value);
 }
 
+/* Children */
+
+static void children_key(const struct replica_map *map, struct replica_path dir, uint64_t seq, struct map_key *ret_key)
+{
+    map_key_start(ret_key, 'd', &map->volume);
+    map_key_append(ret_key, dir.text, dir.size);
+    map_key_append_inverted(ret_key, seq);
+}
+
+int replica_map_children(const struct replica_map *map, struct replica_path dir, uint64_t apply_seq, uint64_t *ret_n)
+{
+    struct replica_kv_cursor *cursor;
+    struct map_key key;
+    int rv = replica_kv_cursor_open(map->kv, &cursor), closed;
+    if (rv != 0)
+        return rv;
+    *ret_n = 0;
+    children_key(map, dir, apply_seq, &key);
+    replica_kv_cursor_seek(cursor, key.bytes, key.size);
+    if (replica_kv_cursor_valid(cursor)) {
+        const uint8_t *at, *value;
+        size_t n, value_n;
+        replica_kv_cursor_key(cursor, &at, &n);
+        replica_kv_cursor_value(cursor, &value, &value_n);
+        if (n == key.size && memcmp(at, key.bytes, key.size - 8) == 0) {
+            rv = value_n == 8 ? 0 : REPLICA_E_CORRUPT;
+            if (rv == 0)
+                *ret_n = replica_u64_decode(value);
+        }
+    }
+    closed = replica_kv_cursor_close(&cursor);
+    return rv != 0 ? rv : closed;
+}
+
+int replica_map_run_end(const struct replica_map *map, const struct replica_apply *apply, struct replica_map_run *run,
+                        struct replica_kv_batch *pending, size_t *reads)
+{
+    struct replica_path dir = {.text = run->parent, .size = run->parent_size};
+    struct map_key key;
+    uint8_t value[8];
+    uint64_t n;
+    int rv;
+    if (!run->any || run->change == 0) {
+        run->any = false;
+        return 0;
+    }
+    rv = replica_map_children(map, dir, apply->apply_seq - 1, &n);
+    *reads += 1;
+    if (rv != 0)
+        return rv;
+    children_key(map, dir, apply->apply_seq, &key);
+    replica_u64_encode(n + (uint64_t)run->change, value);
+    replica_kv_batch_put(pending, key.bytes, key.size, value, sizeof value);
+    run->any = false;
+    return pending->failed ? REPLICA_E_NOMEM : 0;
+}
+
+static int run_add(const struct replica_map *map, const struct replica_apply *apply, struct replica_map_run *run, struct replica_path path,
+                   int change, struct replica_kv_batch *pending, size_t *reads)
+{
+    struct replica_path parent, name;
+    replica_path_split(path, &parent, &name);
+    if (run->any && (run->parent_size != parent.size || memcmp(run->parent, parent.text, parent.size) != 0)) {
+        int rv = replica_map_run_end(map, apply, run, pending, reads);
+        if (rv != 0)
+            return rv;
+    }
+    if (!run->any) {
+        run->any = true;
+        run->change = 0;
+        run->parent_size = parent.size;
+        if (parent.size > 0)
+            memcpy(run->parent, parent.text, parent.size);
+    }
+    run->change += change;
+    return 0;
+}
+
 int replica_map_apply(const struct replica_map *map, const struct replica_apply *apply, const struct replica_op *op,
-                      struct replica_kv_batch *pending, struct replica_totals *totals, size_t *reads)
+                      struct replica_kv_batch *pending, struct replica_totals *totals, struct replica_map_run *run, size_t *reads)
 {
     struct replica_target_name name = {.target = op->target, .path = op->path, .object = op->object};
     struct replica_version before;
@@ -196,10 +274,12 @@ int replica_map_apply(const struct replica_map *map, const struct replica_apply 
         }
         if (!op->tombstone)
             count(totals, &name, &apply->stamp, &op->entry, true);
+        if (op->target == REPLICA_TARGET_PATH && op->path.size > 0)
+            rv = run_add(map, apply, run, op->path, !op->tombstone - (existed && !before.tombstone), pending, reads);
     } else if (!op->tombstone) {
         totals->history_bytes += op->entry.size;
     }
-    if (pending->failed)
+    if (rv == 0 && pending->failed)
         rv = REPLICA_E_NOMEM;
 out:
     replica_version_close(&before);

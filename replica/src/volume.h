@@ -14,6 +14,7 @@ struct replica_volume_job {
     const uint8_t *list;
     size_t list_size, offset;
     struct replica_totals totals; /* as of the ops applied so far */
+    struct replica_map_run run;
 };
 
 struct replica_volume_mark {

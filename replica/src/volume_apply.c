@@ -127,6 +127,7 @@ static int job_start(struct replica_volume *volume, struct replica_content_id *r
         return rv;
     job->offset = 0;
     job->totals = volume->state.totals;
+    job->run.any = false;
     job->active = true;
     return 0;
 }
@@ -167,14 +168,14 @@ static int job_piece(struct replica_volume *volume, size_t *reads, struct replic
         .time_ms = job->delta.time_ms,
     };
     struct replica_pack_reader reader;
+    int rv;
     replica_pack_reader_init(&reader, job->list, job->list_size);
     reader.offset = job->offset;
     for (size_t i = 0; i < APPLY_OPS_MAX && reader.offset < reader.size; i++) {
         struct replica_op op;
-        int rv = replica_op_read(&reader, &op);
-        if (rv != 0)
+        if (replica_op_read(&reader, &op) != 0)
             return REPLICA_E_CORRUPT;
-        rv = replica_map_apply(&volume->map, &apply, &op, map, &job->totals, reads);
+        rv = replica_map_apply(&volume->map, &apply, &op, map, &job->totals, &job->run, reads);
         if (rv != 0)
             return rv;
         if (!op.tombstone && op.entry.blob.kind == REPLICA_BLOB_CONTENT)
@@ -183,6 +184,9 @@ static int job_piece(struct replica_volume *volume, size_t *reads, struct replic
     job->offset = reader.offset;
     if (reader.offset < reader.size)
         return REPLICA_E_AGAIN;
+    rv = replica_map_run_end(&volume->map, &apply, &job->run, map, reads);
+    if (rv != 0)
+        return rv;
     /* The op list stays pinned: whoever pulls this delta from the log needs it. */
     return job_finish(volume, log);
 }

@@ -43,14 +43,19 @@ bool replica_image_is_wanted(const struct replica_volume *volume);
 /* Removes what an earlier, unfinished image left in the map, a bounded number of records per call: AGAIN
  * until 0. */
 int replica_image_clear(struct replica_volume *volume, size_t *reads, struct replica_kv_batch *map);
-/* Writes one part (borrowed, untrusted); totals start at zero and are handed from part to part. *ret_next:
+/* What the parts taken so far add up to; zero at first. */
+struct replica_image_progress {
+    struct replica_totals totals;
+    struct replica_map_run run;
+};
+/* Writes one part (borrowed, untrusted). *ret_next:
  * where the next part begins, in part; *ret_n 0: it was the last. Errors: MALFORMED, IO, NOMEM. */
 int replica_image_take(struct replica_volume *volume, const uint8_t *part, size_t n,
                        struct replica_kv_batch *log, struct replica_kv_batch *map,
-                       struct replica_totals *totals, size_t *reads, const uint8_t **ret_next, size_t *ret_n);
+                       struct replica_image_progress *progress, size_t *reads, const uint8_t **ret_next, size_t *ret_n);
 /* All parts are durable in the map: the volume stands at image->applied from now on, and its log begins
  * there. Errors: MISMATCH (totals are not what the image promised: a part was lost or wrong), TOOBIG. */
 int replica_image_adopt(struct replica_volume *volume, const struct replica_image *image,
-                        const struct replica_totals *totals, struct replica_kv_batch *log);
+                        const struct replica_image_progress *progress, struct replica_kv_batch *log);
 
 #endif

@@ -69,8 +69,22 @@ struct replica_apply {
     struct replica_id node;
     uint64_t time_ms;
 };
+struct replica_map_run;
 int replica_map_apply(const struct replica_map *map, const struct replica_apply *apply, const struct replica_op *op,
-                      struct replica_kv_batch *pending, struct replica_totals *totals, size_t *reads);
+                      struct replica_kv_batch *pending, struct replica_totals *totals, struct replica_map_run *run, size_t *reads);
+
+/* How many live children a directory has is kept beside its versions. Ops come sorted by parent, so one delta's ops of one directory are a
+ * run: it is counted while they are applied, and written once. Zero it at first; end it after the last op. */
+struct replica_map_run {
+    bool any;
+    char parent[REPLICA_PATH_MAX + 1];
+    size_t parent_size;
+    int64_t change;
+};
+int replica_map_run_end(const struct replica_map *map, const struct replica_apply *apply, struct replica_map_run *run,
+                        struct replica_kv_batch *pending, size_t *reads);
+/* Live names in dir (as merged) at apply_seq. */
+int replica_map_children(const struct replica_map *map, struct replica_path dir, uint64_t apply_seq, uint64_t *ret_n);
 
 /* The newest version at or before apply_seq, as merged. Errors: NOTFOUND. */
 int replica_map_get(const struct replica_map *map, const struct replica_kv_batch *pending,

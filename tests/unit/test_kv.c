@@ -47,7 +47,10 @@ static void remember(const struct stat *status)
         durable_n++;
     if (i < FILES_MAX) {
         durable[i].inode = status->st_ino;
-        durable[i].size = status->st_size;
+        durable[i].size =
+            status->st_nlink == 0
+                ? 0
+                : status->st_size; /* a file without a name: its inode is about to be another's */
     }
     pthread_mutex_unlock(&durable_lock);
 }

@@ -1,0 +1,190 @@
+/* The inside of the shell, shared by node*.c. Loop thread only, but for what says otherwise.
+ *
+ *   node.c           making, running and unmaking; accessors
+ *   node_step.c      steps of the peer, their batches, what waits for a sync, timers
+ *   node_request.c   local requests and their answers
+ *   node_wire.c      control messages: in, out, and to ourselves
+ *   node_bytes.c     pieces in and out, drafts that become contents, syncs of the map
+ *   node_join.c      resolving --join names
+ *   node_notice.c    what an operator reads about members and the cluster; capacity hints
+ *   node_shutdown.c  signals, the last commits */
+#ifndef NODE_NODE_INTERNAL_H
+#define NODE_NODE_INTERNAL_H
+
+#include "api/api.h"
+#include "node.h"
+#include "store/store.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#define NODE_REQUEST_BUCKETS 1024 /* of open requests by token; a power of two */
+
+/* A message of a peer, or of ourselves, on its way to a step. One allocation, payload behind it. */
+struct node_message {
+    struct node_message *next;
+    struct gossip_principal from;
+    enum gossip_room room;
+    uint8_t type;
+    size_t size;
+    uint8_t payload[];
+};
+
+/* Filled by any thread, emptied by the loop. */
+struct node_inbox {
+    pthread_mutex_t mutex; /* everything below */
+    struct node_message *first, **last;
+    size_t bytes;
+    uint64_t dropped;
+    bool posted;
+    struct node_post post;
+};
+
+/* A send or an answer that leaves once its batch is durable. */
+struct node_waiting {
+    struct node_waiting *next;
+    uint64_t batch;
+    bool is_answer;
+    struct gossip_send send;
+    struct gossip_answer answer;
+    size_t size;
+    uint8_t payload[];
+};
+
+/* A local request: first in the queue, then open until its final answer. */
+struct node_open_request {
+    struct node_open_request *next; /* in its bucket */
+    uint64_t token;
+    enum gossip_peer_request_kind kind;
+    node_answer_fn answer;
+    void *context;
+};
+struct node_queued_request {
+    struct node_queued_request *next;
+    struct gossip_peer_request request;
+};
+
+/* A draft whose settling is not durable yet; its file goes then. */
+struct node_settled_draft {
+    struct node_settled_draft *next;
+    uint64_t batch, draft;
+};
+
+struct node_notice; /* what was last seen of each member */
+
+struct node {
+    const struct node_config *config; /* borrowed, outlives the node */
+    struct node_loop *loop;
+    struct node_workers *workers; /* long jobs: hashing files, names, the map's sync */
+    struct node_workers *movers;  /* pieces in and out: never behind a long job */
+    struct node_store *store;
+    struct node_syncer *syncer;
+    struct node_keyring *keyring;
+    struct node_transport *transport;
+    struct gossip_principal principal; /* our own */
+    struct gossip_peer *peer;
+    struct node_api *api;
+    char endpoint[GOSSIP_ENDPOINT_MAX + 1]; /* where others reach us */
+
+    /* steps */
+    struct gossip_update update;
+    bool stepping;
+    uint64_t batch, requested, synced; /* last number given, sent to the syncer, durable */
+    uint64_t quiet_batch;              /* of the last step that was not told of a sync: a room may wait for it */
+    bool quiet_armed;
+    bool contents_dirty;               /* something was filled since the last request to the syncer */
+    bool failed;                       /* a write or sync failed: nothing is acknowledged any more */
+    int fatal;                         /* the peer cannot go on */
+    bool again_posted;
+    struct node_post again;
+    struct node_timer *wake, *quiet;
+    uint64_t wake_at_ms;
+    struct node_waiting *waiting, **waiting_last;
+    size_t waiting_bytes;
+    uint64_t waiting_dropped;
+    struct node_settled_draft *settled, **settled_last;
+
+    /* requests */
+    uint64_t next_token;
+    struct node_open_request *open[NODE_REQUEST_BUCKETS];
+    size_t commits_open;
+    struct node_queued_request *queue, **queue_last;
+    bool queue_posted;
+    struct node_post queue_post;
+
+    struct node_inbox inbox;
+
+    /* bytes */
+    atomic_size_t arriving_bytes; /* any thread */
+    atomic_uint_fast64_t arrivals_dropped;
+    size_t uploading;
+    bool map_syncing, map_sync_again;
+
+    /* join */
+    struct node_timer *resolve;
+    bool resolving;
+
+    /* notice */
+    struct node_timer *look;
+    struct node_notice *notice;
+    bool cluster_known;
+    char waiting_text[256];
+    uint64_t capacity_at_ms;
+
+    /* shutdown */
+    int signal_fd;
+    struct node_watch *signal_watch;
+    struct node_timer *deadline;
+    unsigned signals;
+    bool stopping, ending; /* ending: no step any more, only collecting what threads still post */
+    size_t last_commits;   /* asked at shutdown, not answered yet */
+    size_t unfinished;
+};
+
+/* node_step.c */
+int node_step_init(struct node *node);
+void node_step_close(struct node *node);
+/* One step of the peer and all that follows from it. event's time and batches are filled in here. Never from within a step. */
+void node_step(struct node *node, struct gossip_peer_event *event);
+void node_step_timer(struct node *node);
+void node_on_synced(void *context, uint64_t batch, int code);
+/* A write or a sync failed: said once, to the peer and the operator. */
+void node_fail(struct node *node, const char *what, int code);
+
+/* node_request.c */
+void node_request_init(struct node *node);
+void node_request_close(struct node *node);
+void node_deliver_answer(struct node *node, const struct gossip_answer *answer, const uint8_t *result, size_t n);
+
+/* node_wire.c */
+void node_wire_init(struct node *node);
+void node_wire_close(struct node *node);
+void node_send(struct node *node, const struct gossip_send *send, const uint8_t *payload);
+void node_on_message(void *context, enum node_channel channel, const struct gossip_principal *from, const uint8_t *bytes,
+                     size_t n); /* any thread */
+/* The address of a store; NULL if it is not known. */
+const char *node_endpoint_of(const struct node *node, const struct replica_id *store);
+
+/* node_bytes.c */
+void node_arrive(struct node *node, const struct gossip_principal *from, const uint8_t *bytes, size_t n); /* any thread */
+void node_upload(struct node *node, const struct gossip_upload *upload);
+void node_settle(struct node *node, const struct gossip_settle *settle);
+void node_forget_settled(struct node *node); /* those whose settling is durable */
+void node_map_sync(struct node *node);
+
+/* node_join.c */
+int node_join_init(struct node *node);
+
+/* node_notice.c */
+int node_notice_init(struct node *node);
+void node_notice_close(struct node *node);
+void node_notice_cluster(struct node *node); /* after each step */
+uint64_t node_capacity_free(struct node *node);
+/* The limit on contents that the configuration means; 0: what the disk has. */
+uint64_t node_capacity_limit(const struct node_config *config, bool votes);
+
+/* node_shutdown.c */
+int node_signals_init(struct node *node);
+void node_signals_close(struct node *node);
+
+#endif

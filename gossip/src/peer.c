@@ -116,7 +116,8 @@ static int to_member(struct gossip_peer *peer, enum gossip_member_event_kind kin
                                     .time = event->time,
                                     .message = event->message,
                                     .endpoints = event->endpoints,
-                                    .endpoints_n = event->endpoints_n};
+                                    .endpoints_n = event->endpoints_n,
+                                    .capacity_free = event->bytes};
     return gossip_member_step(peer->member, &e, update);
 }
 
@@ -335,6 +336,9 @@ int gossip_peer_step(struct gossip_peer *peer, const struct gossip_peer_event *e
         break;
     case GOSSIP_PEER_EVENT_MAP_SYNCED:
         rv = to_sync(peer, GOSSIP_SYNC_EVENT_MAP_SYNCED, event, NULL, update);
+        break;
+    case GOSSIP_PEER_EVENT_CAPACITY:
+        rv = to_member(peer, GOSSIP_MEMBER_EVENT_CAPACITY, event, update);
         break;
     case GOSSIP_PEER_EVENT_FAILED:
         rv = to_quorum(peer, GOSSIP_QUORUM_EVENT_FAILED, event, NULL, update);

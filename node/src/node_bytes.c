@@ -89,7 +89,7 @@ struct upload {
     struct node_job job;
     struct node *node;
     struct gossip_upload order;
-    char endpoint[GOSSIP_ENDPOINT_MAX + 1];
+    uint8_t *frame; /* read, not sent yet */
     uint64_t size;
     int code;
 };
@@ -107,22 +107,34 @@ static void read_upload(struct node_job *job)
 {
     struct upload *upload = (struct upload *)job;
     struct replica_buffer bytes;
-    uint8_t *frame;
     replica_buffer_init(&bytes);
     upload->code =
         replica_contents_read_piece(upload->node->store->contents, &upload->order.content, upload->order.piece, &bytes);
-    frame = upload->code == 0 ? malloc(DATA_HEADER_SIZE + bytes.size) : NULL;
-    if (upload->code == 0 && frame == NULL)
-        upload->code = REPLICA_E_NOMEM;
     if (upload->code == 0) {
-        frame_header(upload, frame);
-        if (bytes.size > 0)
-            memcpy(frame + DATA_HEADER_SIZE, bytes.data, bytes.size);
         upload->size = bytes.size;
-        upload->code = node_transport_send(upload->node->transport, NODE_CHANNEL_DATA, &upload->order.to, upload->endpoint, frame,
-                                           DATA_HEADER_SIZE + bytes.size);
+        upload->frame = malloc(DATA_HEADER_SIZE + bytes.size);
+        if (upload->frame == NULL)
+            upload->code = REPLICA_E_NOMEM;
+    }
+    if (upload->code == 0) {
+        frame_header(upload, upload->frame);
+        if (bytes.size > 0)
+            memcpy(upload->frame + DATA_HEADER_SIZE, bytes.data, bytes.size);
     }
     replica_buffer_close(&bytes);
+}
+
+/* On the loop, so that the transport may end before the workers do. */
+static int hand_over(struct upload *upload)
+{
+    struct node *node = upload->node;
+    const char *endpoint = node_endpoint_of(node, &upload->order.to);
+    uint8_t *frame = upload->frame;
+    if (endpoint == NULL)
+        return REPLICA_E_NOTFOUND;
+    upload->frame = NULL;
+    return node_transport_send(node->transport, NODE_CHANNEL_DATA, &upload->order.to, endpoint, frame,
+                               DATA_HEADER_SIZE + (size_t)upload->size);
 }
 
 static void uploaded(struct node_job *job)
@@ -133,13 +145,16 @@ static void uploaded(struct node_job *job)
                                       .source = upload->order.to,
                                       .content = upload->order.content,
                                       .piece = upload->order.piece,
-                                      .bytes = upload->size,
-                                      .code = upload->code};
+                                      .bytes = upload->size};
+    if (upload->code == 0 && !node->ending)
+        upload->code = hand_over(upload);
+    event.code = upload->code;
     if (upload->code == REPLICA_E_CORRUPT || upload->code == REPLICA_E_IO)
         node_log(NODE_LOG_ERROR, "read_failed", "length=%llu error=%s text=\"a content in %s/contents cannot be read\"",
                  (unsigned long long)upload->order.content.length, replica_error_symbol(upload->code), node->config->data);
     node->uploading--;
     node_step(node, &event);
+    free(upload->frame);
     free(upload);
 }
 
@@ -151,22 +166,15 @@ static void refuse_upload(void *context)
 
 void node_upload(struct node *node, const struct gossip_upload *order)
 {
-    const char *endpoint = node_endpoint_of(node, &order->to);
     struct upload *upload = calloc(1, sizeof *upload);
     if (upload == NULL)
         return; /* the receiver's deadline sees to it */
     *upload = (struct upload){.job = {.run = read_upload, .done = uploaded}, .node = node, .order = *order};
-    if (endpoint != NULL)
-        memcpy(upload->endpoint, endpoint, strlen(endpoint) + 1);
-    if (endpoint == NULL)
-        upload->code = REPLICA_E_NOTFOUND;
-    else if (node->uploading >= UPLOADS_MAX)
-        upload->code = REPLICA_E_BUSY;
-    node->uploading++;
-    if (upload->code == 0) {
+    if (node->uploading++ < UPLOADS_MAX) {
         node_workers_submit(node->movers, &upload->job);
         return;
     }
+    upload->code = REPLICA_E_BUSY;
     upload->job.post = (struct node_post){.call = refuse_upload, .context = upload};
     node_loop_post(node->loop, &upload->job.post);
 }
@@ -244,7 +252,8 @@ static void settled(struct node_job *job)
     if (settle->code == 0)
         node->contents_dirty = true;
     node_step(node, &event);
-    if (settle->code == 0 && node->fatal == 0 && !node->ending)
+    /* A step that wrote nothing did not take it: the commit or the view has gone meanwhile, and a draft may still be named. */
+    if (settle->code == 0 && node->fatal == 0 && !node->failed && !node->ending && node->update.log.count > 0)
         forget_later(node, settle->order.draft);
     free(settle);
 }
@@ -252,9 +261,8 @@ static void settled(struct node_job *job)
 void node_settle(struct node *node, const struct gossip_settle *order)
 {
     struct settle *settle = calloc(1, sizeof *settle);
-    if (settle == NULL) {
-        node_log(NODE_LOG_ERROR, "settle", "error=NOMEM");
-        node->update.again = true;
+    if (settle == NULL) { /* its commit would wait for ever */
+        node_stop_fatally(node, REPLICA_E_NOMEM);
         return;
     }
     *settle = (struct settle){.job = {.run = run_settle, .done = settled}, .node = node, .order = *order};

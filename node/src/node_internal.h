@@ -134,7 +134,7 @@ struct node {
     /* shutdown */
     int signal_fd;
     struct node_watch *signal_watch;
-    struct node_timer *deadline;
+    struct node_timer *deadline, *tick;
     unsigned signals;
     bool stopping, ending; /* ending: no step any more, only collecting what threads still post */
     size_t last_commits;   /* asked at shutdown, not answered yet */
@@ -150,6 +150,8 @@ void node_step_timer(struct node *node);
 void node_on_synced(void *context, uint64_t batch, int code);
 /* A write or a sync failed: said once, to the peer and the operator. */
 void node_fail(struct node *node, const char *what, int code);
+/* The peer cannot go on (no memory, damaged state): node_run returns code. */
+void node_stop_fatally(struct node *node, int code);
 
 /* node_request.c */
 void node_request_init(struct node *node);

@@ -136,6 +136,13 @@ static void arm_quiet(struct node *node)
     node_timer_set(node->quiet, node_now_ms() + QUIET_MS);
 }
 
+void node_contents_filled(struct node *node)
+{
+    if (node->failed || node->ending)
+        return;
+    request_sync(node);
+}
+
 static void step_synced(struct node *node)
 {
     struct gossip_peer_event event = {.kind = GOSSIP_PEER_EVENT_SYNCED};
@@ -269,6 +276,13 @@ static void carry_out(struct node *node, enum gossip_peer_event_kind kind)
     schedule(node);
 }
 
+void node_stop_fatally(struct node *node, int code)
+{
+    node->fatal = code;
+    node_log(NODE_LOG_ERROR, "stopped", "error=%s text=\"%s\"", replica_error_symbol(code), replica_error_text(code));
+    node_loop_stop(node->loop);
+}
+
 void node_step(struct node *node, struct gossip_peer_event *event)
 {
     bool was_failed = node->failed;
@@ -282,11 +296,9 @@ void node_step(struct node *node, struct gossip_peer_event *event)
     event->synced = node->synced;
     gossip_update_clear(&node->update);
     rv = gossip_peer_step(node->peer, event, &node->update);
-    if (rv != 0) {
-        node->fatal = rv;
-        node_log(NODE_LOG_ERROR, "stopped", "error=%s text=\"%s\"", replica_error_symbol(rv), replica_error_text(rv));
-        node_loop_stop(node->loop);
-    } else
+    if (rv != 0)
+        node_stop_fatally(node, rv);
+    else
         carry_out(node, event->kind);
     node->stepping = false;
     if (rv == 0 && node->failed && !was_failed) {

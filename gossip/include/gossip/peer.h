@@ -72,6 +72,7 @@ enum gossip_peer_event_kind {
     GOSSIP_PEER_EVENT_UPLOADED, /* source: the receiver, content, piece, bytes, code */
     GOSSIP_PEER_EVENT_RESOLVED, /* endpoints of the --join names, resolved anew */
     GOSSIP_PEER_EVENT_MAP_SYNCED, /* the map kv is durable as of when the update's map_mark was taken */
+    GOSSIP_PEER_EVENT_CAPACITY, /* bytes: how much this store can still take; a hint for placement */
     GOSSIP_PEER_EVENT_FAILED,   /* a write or sync failed: stop voting for good */
 };
 struct gossip_peer_event {

@@ -37,9 +37,9 @@ static void init_lists(struct gossip_swarm *swarm)
     swarm_link_init(&swarm->topics_used);
 }
 
-int gossip_swarm_new(const struct gossip_swarm_options *options, struct replica_contents *contents, const struct gossip_member *member,
-                     const struct gossip_swarm_directory *directory, const struct replica_id *self, uint64_t seed,
-                     struct gossip_swarm **ret_swarm)
+int gossip_swarm_new(const struct gossip_swarm_options *options, struct replica_contents *contents,
+                     const struct gossip_member *member, const struct gossip_swarm_directory *directory,
+                     const struct replica_id *self, uint64_t seed, struct gossip_swarm **ret_swarm)
 {
     struct gossip_swarm *swarm = calloc(1, sizeof *swarm);
     if (swarm == NULL)
@@ -90,7 +90,8 @@ void gossip_swarm_destroy(struct gossip_swarm **swarm)
 
 /* Stepping */
 
-static int dispatch(struct gossip_swarm *swarm, const struct gossip_swarm_event *event, struct gossip_update *update)
+static int dispatch(struct gossip_swarm *swarm, const struct gossip_swarm_event *event,
+                    struct gossip_update *update)
 {
     switch (event->kind) {
     case GOSSIP_SWARM_EVENT_TIMER:
@@ -135,14 +136,16 @@ static void wake(const struct gossip_swarm *swarm, struct gossip_update *update)
     if (!swarm_link_alone(&swarm->telling))
         gossip_update_wake(update, SWARM_ITEM(swarm->telling.next, struct swarm_large, telling)->tell_at_ms);
     if (!swarm_link_alone(&swarm->progress))
-        gossip_update_wake(update, SWARM_ITEM(swarm->progress.next, struct swarm_waiter, in_progress)->due_ms);
+        gossip_update_wake(update,
+                           SWARM_ITEM(swarm->progress.next, struct swarm_waiter, in_progress)->due_ms);
     if (!swarm_link_alone(&swarm->active) || !swarm_link_alone(&swarm->dirty))
         gossip_update_wake(update, swarm->tick_at_ms);
     if (!swarm_link_alone(&swarm->scanning))
         update->again = true;
 }
 
-int gossip_swarm_step(struct gossip_swarm *swarm, const struct gossip_swarm_event *event, struct gossip_update *update)
+int gossip_swarm_step(struct gossip_swarm *swarm, const struct gossip_swarm_event *event,
+                      struct gossip_update *update)
 {
     int rv;
     if (event->time.now_ms > swarm->now_ms)
@@ -198,8 +201,8 @@ static size_t count_sources(const struct gossip_swarm *swarm, const struct swarm
 }
 
 int gossip_swarm_each(const struct gossip_swarm *swarm,
-                      int (*visit)(void *context, const struct replica_content_id *content, uint64_t present, size_t sources,
-                                   bool stalled),
+                      int (*visit)(void *context, const struct replica_content_id *content, uint64_t present,
+                                   size_t sources, bool stalled),
                       void *context)
 {
     const struct swarm_fetch **fetches;
@@ -216,8 +219,8 @@ int gossip_swarm_each(const struct gossip_swarm *swarm,
     assert(n == swarm->fetches.n);
     qsort(fetches, n, sizeof(struct swarm_fetch *), compare_fetches);
     for (size_t i = 0; i < n && rv == 0; i++)
-        rv = visit(context, &fetches[i]->content, swarm_fetch_bytes(fetches[i]), count_sources(swarm, fetches[i]),
-                   is_stalled(swarm, fetches[i]));
+        rv = visit(context, &fetches[i]->content, swarm_fetch_bytes(fetches[i]),
+                   count_sources(swarm, fetches[i]), is_stalled(swarm, fetches[i]));
     free(fetches);
     return rv;
 }

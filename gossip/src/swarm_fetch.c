@@ -12,9 +12,11 @@ static uint64_t content_hash(const struct replica_content_id *content)
     return replica_u64_decode(content->root); /* a hash already */
 }
 
-struct swarm_fetch *swarm_fetch_find(const struct gossip_swarm *swarm, const struct replica_content_id *content)
+struct swarm_fetch *swarm_fetch_find(const struct gossip_swarm *swarm,
+                                     const struct replica_content_id *content)
 {
-    for (struct swarm_node *node = swarm_table_chain(&swarm->fetches, content_hash(content)); node != NULL; node = node->next) {
+    for (struct swarm_node *node = swarm_table_chain(&swarm->fetches, content_hash(content)); node != NULL;
+         node = node->next) {
         struct swarm_fetch *fetch = SWARM_ITEM(node, struct swarm_fetch, node);
         if (replica_content_id_equal(&fetch->content, content))
             return fetch;
@@ -22,7 +24,8 @@ struct swarm_fetch *swarm_fetch_find(const struct gossip_swarm *swarm, const str
     return NULL;
 }
 
-bool swarm_fetch_wants(const struct gossip_swarm *swarm, const struct swarm_fetch *fetch, const struct replica_id *volume)
+bool swarm_fetch_wants(const struct gossip_swarm *swarm, const struct swarm_fetch *fetch,
+                       const struct replica_id *volume)
 {
     if (replica_id_equal(&swarm->volumes[fetch->volume], volume))
         return true;
@@ -89,7 +92,8 @@ static struct swarm_large *make_large(const struct replica_content_id *content)
     return large;
 }
 
-static struct swarm_fetch *make_fetch(struct gossip_swarm *swarm, const struct replica_content_id *content, uint16_t volume)
+static struct swarm_fetch *make_fetch(struct gossip_swarm *swarm, const struct replica_content_id *content,
+                                      uint16_t volume)
 {
     struct swarm_fetch *fetch = calloc(1, sizeof *fetch);
     if (fetch == NULL)
@@ -190,7 +194,8 @@ static void scan_page(struct gossip_swarm *swarm, struct swarm_fetch *fetch, uin
     swarm_bit_set(fetch->large->pages_have, page, true);
     for (uint32_t chunk = first; chunk < first + n; chunk++)
         if (!swarm_bit(fetch->large->have, chunk) &&
-            replica_contents_has(swarm->contents, &fetch->content, (struct replica_piece){REPLICA_PIECE_CHUNK, chunk}))
+            replica_contents_has(swarm->contents, &fetch->content,
+                                 (struct replica_piece){REPLICA_PIECE_CHUNK, chunk}))
             set_present(fetch->large, chunk);
 }
 
@@ -201,8 +206,10 @@ static bool scan_slice(struct gossip_swarm *swarm, struct swarm_fetch *fetch)
     for (uint32_t looked = 0; looked < REPLICA_PAGE_CHUNKS && large->scan < large->pages; looked++) {
         uint32_t page = large->scan++;
         if (page == 0 && large->pages > 1)
-            large->root = replica_contents_has(swarm->contents, &fetch->content, (struct replica_piece){REPLICA_PIECE_ROOT, 0});
-        if (replica_contents_has(swarm->contents, &fetch->content, (struct replica_piece){REPLICA_PIECE_PAGE, page})) {
+            large->root = replica_contents_has(swarm->contents, &fetch->content,
+                                               (struct replica_piece){REPLICA_PIECE_ROOT, 0});
+        if (replica_contents_has(swarm->contents, &fetch->content,
+                                 (struct replica_piece){REPLICA_PIECE_PAGE, page})) {
             scan_page(swarm, fetch, page);
             break;
         }
@@ -210,11 +217,13 @@ static bool scan_slice(struct gossip_swarm *swarm, struct swarm_fetch *fetch)
     return large->scan == large->pages;
 }
 
-static void answer_ranges(struct gossip_swarm *swarm, struct swarm_fetch *fetch, struct gossip_update *update);
+static void answer_ranges(struct gossip_swarm *swarm, struct swarm_fetch *fetch,
+                          struct gossip_update *update);
 
 void swarm_scan_some(struct gossip_swarm *swarm, struct gossip_update *update)
 {
-    for (uint32_t slices = 0; slices < SWARM_SCAN_MAX / REPLICA_PAGE_CHUNKS && !swarm_link_alone(&swarm->scanning); slices++) {
+    for (uint32_t slices = 0;
+         slices < SWARM_SCAN_MAX / REPLICA_PAGE_CHUNKS && !swarm_link_alone(&swarm->scanning); slices++) {
         struct swarm_fetch *fetch = SWARM_ITEM(swarm->scanning.next, struct swarm_fetch, timer);
         if (!scan_slice(swarm, fetch))
             continue;
@@ -252,7 +261,8 @@ void swarm_fetch_restart(struct gossip_swarm *swarm, struct swarm_fetch *fetch, 
 
 /* Ends */
 
-bool swarm_fetch_finish_if_filled(struct gossip_swarm *swarm, struct swarm_fetch *fetch, struct gossip_update *update)
+bool swarm_fetch_finish_if_filled(struct gossip_swarm *swarm, struct swarm_fetch *fetch,
+                                  struct gossip_update *update)
 {
     if (replica_contents_state(swarm->contents, &fetch->content) < REPLICA_CONTENTS_FILLED)
         return false;
@@ -265,7 +275,8 @@ bool swarm_fetch_finish_if_filled(struct gossip_swarm *swarm, struct swarm_fetch
     return true;
 }
 
-bool swarm_fetch_fail(struct gossip_swarm *swarm, struct swarm_fetch *fetch, int code, uint32_t patience_ms, struct gossip_update *update)
+bool swarm_fetch_fail(struct gossip_swarm *swarm, struct swarm_fetch *fetch, int code, uint32_t patience_ms,
+                      struct gossip_update *update)
 {
     for (struct swarm_link *link = fetch->waiters.next, *next; link != &fetch->waiters; link = next) {
         struct swarm_waiter *waiter = SWARM_ITEM(link, struct swarm_waiter, in_fetch);
@@ -296,7 +307,8 @@ static void answer_ranges(struct gossip_swarm *swarm, struct swarm_fetch *fetch,
     }
 }
 
-static void add_news(struct gossip_swarm *swarm, struct swarm_fetch *fetch, uint32_t chunk, struct gossip_update *update)
+static void add_news(struct gossip_swarm *swarm, struct swarm_fetch *fetch, uint32_t chunk,
+                     struct gossip_update *update)
 {
     struct swarm_large *large = fetch->large;
     if (large->news == NULL)
@@ -327,8 +339,8 @@ static void cancel_others(struct gossip_swarm *swarm, struct swarm_fetch *fetch,
     }
 }
 
-void swarm_fetch_present(struct gossip_swarm *swarm, struct swarm_fetch *fetch, uint8_t kind, uint32_t index, uint64_t bytes,
-                         struct gossip_update *update)
+void swarm_fetch_present(struct gossip_swarm *swarm, struct swarm_fetch *fetch, uint8_t kind, uint32_t index,
+                         uint64_t bytes, struct gossip_update *update)
 {
     struct swarm_large *large = fetch->large;
     fetch->progress_ms = swarm->now_ms;
@@ -377,7 +389,8 @@ static void insert_waiter(struct swarm_fetch *fetch, struct swarm_waiter *waiter
     swarm_link_append(waiter->range ? at : &fetch->waiters, &waiter->in_fetch);
 }
 
-static int add_waiter(struct gossip_swarm *swarm, struct swarm_fetch *fetch, const struct gossip_swarm_event *event)
+static int add_waiter(struct gossip_swarm *swarm, struct swarm_fetch *fetch,
+                      const struct gossip_swarm_event *event)
 {
     struct swarm_waiter *waiter;
     if (swarm->waiters_n == SWARM_WAITERS_MAX)
@@ -394,7 +407,8 @@ static int add_waiter(struct gossip_swarm *swarm, struct swarm_fetch *fetch, con
     if (event->kind == GOSSIP_SWARM_EVENT_WANT_RANGE && event->count > 0 && fetch->large != NULL) {
         waiter->range = true;
         waiter->cursor = event->first;
-        waiter->end = event->count > fetch->large->chunks - event->first ? fetch->large->chunks : event->first + event->count;
+        waiter->end = event->count > fetch->large->chunks - event->first ? fetch->large->chunks
+                                                                         : event->first + event->count;
     }
     insert_waiter(fetch, waiter);
     swarm_link_append(&swarm->progress, &waiter->in_progress);
@@ -415,8 +429,8 @@ static int known_at_once(const struct gossip_swarm *swarm, const struct gossip_s
     return 1;
 }
 
-static int find_or_make(struct gossip_swarm *swarm, const struct gossip_swarm_event *event, uint16_t volume, struct swarm_fetch **ret_fetch,
-                        bool *ret_made)
+static int find_or_make(struct gossip_swarm *swarm, const struct gossip_swarm_event *event, uint16_t volume,
+                        struct swarm_fetch **ret_fetch, bool *ret_made)
 {
     struct swarm_fetch *fetch = swarm_fetch_find(swarm, &event->content);
     *ret_made = fetch == NULL;
@@ -431,13 +445,15 @@ static int find_or_make(struct gossip_swarm *swarm, const struct gossip_swarm_ev
     return 0;
 }
 
-static void start_wanted(struct gossip_swarm *swarm, struct swarm_fetch *fetch, const struct gossip_swarm_event *event, uint16_t volume,
-                         bool made, struct gossip_update *update)
+static void start_wanted(struct gossip_swarm *swarm, struct swarm_fetch *fetch,
+                         const struct gossip_swarm_event *event, uint16_t volume, bool made,
+                         struct gossip_update *update)
 {
     struct swarm_holder *holder = NULL;
     if (!replica_id_is_zero(&event->source) && !replica_id_equal(&event->source, &swarm->self))
         holder = swarm_holder_add(swarm, fetch, &event->source, volume, SWARM_WHOLE);
-    if (made && fetch->large != NULL && replica_contents_state(swarm->contents, &fetch->content) == REPLICA_CONTENTS_PARTIAL) {
+    if (made && fetch->large != NULL &&
+        replica_contents_state(swarm->contents, &fetch->content) == REPLICA_CONTENTS_PARTIAL) {
         begin_scan(swarm, fetch);
     } else if (!fetch->scanning) {
         if (fetch->large != NULL)
@@ -451,7 +467,8 @@ static void start_wanted(struct gossip_swarm *swarm, struct swarm_fetch *fetch, 
     }
 }
 
-void swarm_want(struct gossip_swarm *swarm, const struct gossip_swarm_event *event, struct gossip_update *update)
+void swarm_want(struct gossip_swarm *swarm, const struct gossip_swarm_event *event,
+                struct gossip_update *update)
 {
     struct swarm_fetch *fetch;
     uint16_t volume;
@@ -480,7 +497,8 @@ void swarm_want(struct gossip_swarm *swarm, const struct gossip_swarm_event *eve
     start_wanted(swarm, fetch, event, volume, made, update);
 }
 
-void swarm_unwant(struct gossip_swarm *swarm, const struct gossip_swarm_event *event, struct gossip_update *update)
+void swarm_unwant(struct gossip_swarm *swarm, const struct gossip_swarm_event *event,
+                  struct gossip_update *update)
 {
     struct swarm_fetch *fetch = swarm_fetch_find(swarm, &event->content);
     (void)update;

@@ -42,7 +42,8 @@ bool swarm_holder_needs_connect(const struct swarm_holder *holder)
 
 bool swarm_holder_has(const struct swarm_holder *holder, uint32_t chunk)
 {
-    return holder->state == SWARM_WHOLE || (holder->state == SWARM_PARTIAL && holder->bits != NULL && swarm_bit(holder->bits, chunk));
+    return holder->state == SWARM_WHOLE ||
+           (holder->state == SWARM_PARTIAL && holder->bits != NULL && swarm_bit(holder->bits, chunk));
 }
 
 void swarm_holder_free(struct gossip_swarm *swarm, struct swarm_holder *holder)
@@ -55,7 +56,8 @@ void swarm_holder_free(struct gossip_swarm *swarm, struct swarm_holder *holder)
 
 static bool is_asked(const struct swarm_holder *holder)
 {
-    for (const struct swarm_link *link = holder->fetch->requests.next; link != &holder->fetch->requests; link = link->next)
+    for (const struct swarm_link *link = holder->fetch->requests.next; link != &holder->fetch->requests;
+         link = link->next)
         if (SWARM_ITEM(link, struct swarm_request, in_fetch)->holder == holder)
             return true;
     return false;
@@ -66,7 +68,8 @@ static bool make_room(struct gossip_swarm *swarm, struct swarm_fetch *fetch)
 {
     for (struct swarm_holder **at = &fetch->holders; *at != NULL; at = &(*at)->next) {
         struct swarm_holder *holder = *at;
-        if ((holder->state != SWARM_LACKS && holder->state != SWARM_SILENT) || holder == fetch->current || is_asked(holder))
+        if ((holder->state != SWARM_LACKS && holder->state != SWARM_SILENT) || holder == fetch->current ||
+            is_asked(holder))
             continue;
         *at = holder->next;
         swarm_holder_free(swarm, holder);
@@ -76,7 +79,8 @@ static bool make_room(struct gossip_swarm *swarm, struct swarm_fetch *fetch)
     return false;
 }
 
-static struct swarm_holder *make_holder(struct gossip_swarm *swarm, struct swarm_fetch *fetch, const struct replica_id *store)
+static struct swarm_holder *make_holder(struct gossip_swarm *swarm, struct swarm_fetch *fetch,
+                                        const struct replica_id *store)
 {
     struct swarm_holder *holder;
     struct swarm_peer *peer;
@@ -107,8 +111,9 @@ static void insert_holder(struct swarm_fetch *fetch, struct swarm_holder *holder
     fetch->holders_n++;
 }
 
-struct swarm_holder *swarm_holder_add(struct gossip_swarm *swarm, struct swarm_fetch *fetch, const struct replica_id *store,
-                                      uint16_t volume, enum swarm_holding state)
+struct swarm_holder *swarm_holder_add(struct gossip_swarm *swarm, struct swarm_fetch *fetch,
+                                      const struct replica_id *store, uint16_t volume,
+                                      enum swarm_holding state)
 {
     struct swarm_holder *holder = swarm_holder_find(fetch, store);
     if (holder == NULL) {
@@ -126,7 +131,8 @@ struct swarm_holder *swarm_holder_add(struct gossip_swarm *swarm, struct swarm_f
     return holder;
 }
 
-void swarm_holder_learn(struct gossip_swarm *swarm, struct swarm_holder *holder, enum swarm_holding state, const uint8_t *bitmap, size_t n)
+void swarm_holder_learn(struct gossip_swarm *swarm, struct swarm_holder *holder, enum swarm_holding state,
+                        const uint8_t *bitmap, size_t n)
 {
     const struct swarm_large *large = holder->fetch->large;
     if (holder->state == SWARM_BAD || large == NULL)
@@ -149,7 +155,8 @@ void swarm_holder_learn(struct gossip_swarm *swarm, struct swarm_holder *holder,
 
 static bool is_urgent(const struct swarm_fetch *fetch)
 {
-    return !swarm_link_alone(&fetch->waiters) && SWARM_ITEM(fetch->waiters.next, struct swarm_waiter, in_fetch)->range;
+    return !swarm_link_alone(&fetch->waiters) &&
+           SWARM_ITEM(fetch->waiters.next, struct swarm_waiter, in_fetch)->range;
 }
 
 void swarm_holder_ready(struct gossip_swarm *swarm, struct swarm_holder *holder)
@@ -169,7 +176,8 @@ void swarm_fetch_ready(struct gossip_swarm *swarm, struct swarm_fetch *fetch)
 {
     if (fetch->large == NULL && fetch->current != NULL)
         swarm_holder_ready(swarm, fetch->current);
-    for (struct swarm_holder *holder = fetch->holders; fetch->large != NULL && holder != NULL; holder = holder->next)
+    for (struct swarm_holder *holder = fetch->holders; fetch->large != NULL && holder != NULL;
+         holder = holder->next)
         swarm_holder_ready(swarm, holder);
 }
 
@@ -178,7 +186,8 @@ void swarm_fetch_ready(struct gossip_swarm *swarm, struct swarm_fetch *fetch)
 static void add_directory(struct gossip_swarm *swarm, struct swarm_fetch *fetch)
 {
     struct replica_id stores[GOSSIP_SWARM_SOURCES_MAX];
-    size_t n = swarm->directory.holders(swarm->directory.context, &swarm->volumes[fetch->volume], stores, GOSSIP_SWARM_SOURCES_MAX);
+    size_t n = swarm->directory.holders(swarm->directory.context, &swarm->volumes[fetch->volume], stores,
+                                        GOSSIP_SWARM_SOURCES_MAX);
     for (size_t i = 0; i < n; i++) {
         struct swarm_holder *holder;
         if (replica_id_equal(&stores[i], &swarm->self))
@@ -190,7 +199,8 @@ static void add_directory(struct gossip_swarm *swarm, struct swarm_fetch *fetch)
     fetch->searched = true;
 }
 
-/* Any of the usable ones, so that many contents from several holders come from all of them; a sure one goes first. */
+/* Any of the usable ones, so that many contents from several holders come from all of them; a sure one goes
+ * first. */
 static struct swarm_holder *first_choice(struct gossip_swarm *swarm, const struct swarm_fetch *fetch)
 {
     struct swarm_holder *chosen = NULL;
@@ -274,21 +284,25 @@ void swarm_fetch_advance(struct gossip_swarm *swarm, struct swarm_fetch *fetch, 
     swarm_fetch_dry(swarm, fetch);
 }
 
-void swarm_fetch_exhausted(struct gossip_swarm *swarm, struct swarm_fetch *fetch, struct gossip_update *update)
+void swarm_fetch_exhausted(struct gossip_swarm *swarm, struct swarm_fetch *fetch,
+                           struct gossip_update *update)
 {
     bool silent = false, hopeful = false;
     uint32_t patience_ms = 0;
     for (const struct swarm_holder *holder = fetch->holders; holder != NULL; holder = holder->next) {
-        bool unreached = holder->state == SWARM_SILENT || (holder->state != SWARM_LACKS && holder->state != SWARM_BAD && holder->peer->dead);
+        bool unreached = holder->state == SWARM_SILENT ||
+                         (holder->state != SWARM_LACKS && holder->state != SWARM_BAD && holder->peer->dead);
         silent = silent || unreached;
         /* It may yet answer, or get what it lacks itself. */
-        hopeful = hopeful || (unreached ? swarm_alive(swarm, &holder->peer->store) : holder->state == SWARM_PARTIAL);
+        hopeful = hopeful ||
+                  (unreached ? swarm_alive(swarm, &holder->peer->store) : holder->state == SWARM_PARTIAL);
     }
     if (hopeful)
         patience_ms = swarm->options.stalled_ms;
     else if (silent)
         patience_ms = swarm->options.request_ms_min; /* membership may be late to know it */
-    if (!swarm_fetch_fail(swarm, fetch, silent ? REPLICA_E_UNAVAILABLE : REPLICA_E_ABSENT, patience_ms, update))
+    if (!swarm_fetch_fail(swarm, fetch, silent ? REPLICA_E_UNAVAILABLE : REPLICA_E_ABSENT, patience_ms,
+                          update))
         swarm_fetch_search_later(swarm, fetch);
 }
 

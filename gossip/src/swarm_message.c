@@ -47,14 +47,16 @@ static void pack_others(struct gossip_swarm *swarm, const struct replica_id *oth
         replica_pack_id(&swarm->payload, &others[i]);
 }
 
-static void send(struct gossip_swarm *swarm, const struct replica_id *to, enum swarm_message type, struct gossip_update *update)
+static void send(struct gossip_swarm *swarm, const struct replica_id *to, enum swarm_message type,
+                 struct gossip_update *update)
 {
     gossip_update_send(update, to, GOSSIP_ROOM_SWARM, (uint8_t)type, &swarm->payload, false);
 }
 
 /* Writing */
 
-void swarm_send_connect(struct gossip_swarm *swarm, const struct swarm_holder *holder, struct gossip_update *update)
+void swarm_send_connect(struct gossip_swarm *swarm, const struct swarm_holder *holder,
+                        struct gossip_update *update)
 {
     const struct swarm_fetch *fetch = holder->fetch;
     replica_buffer_clear(&swarm->payload);
@@ -78,8 +80,9 @@ static void pack_stored(struct gossip_swarm *swarm, const struct replica_content
     pack_bits(swarm, bits, chunks);
 }
 
-void swarm_send_map(struct gossip_swarm *swarm, const struct replica_id *to, const struct replica_content_id *content,
-                    enum swarm_holding state, const struct replica_id *others, size_t others_n, struct gossip_update *update)
+void swarm_send_map(struct gossip_swarm *swarm, const struct replica_id *to,
+                    const struct replica_content_id *content, enum swarm_holding state,
+                    const struct replica_id *others, size_t others_n, struct gossip_update *update)
 {
     const struct swarm_fetch *fetch = swarm_fetch_find(swarm, content);
     replica_buffer_clear(&swarm->payload);
@@ -96,7 +99,8 @@ void swarm_send_map(struct gossip_swarm *swarm, const struct replica_id *to, con
     send(swarm, to, SWARM_MAP, update);
 }
 
-void swarm_send_news(struct gossip_swarm *swarm, struct swarm_fetch *fetch, bool whole, struct gossip_update *update)
+void swarm_send_news(struct gossip_swarm *swarm, struct swarm_fetch *fetch, bool whole,
+                     struct gossip_update *update)
 {
     struct swarm_large *large = fetch->large;
     replica_buffer_clear(&swarm->payload);
@@ -153,7 +157,8 @@ static void move_connects(struct swarm_peer *peer)
 
 static void pack_run(struct gossip_swarm *swarm, struct swarm_peer *peer, size_t n)
 {
-    const struct swarm_holder *holder = SWARM_ITEM(peer->outgoing.next, struct swarm_request, in_peer)->holder;
+    const struct swarm_holder *holder =
+        SWARM_ITEM(peer->outgoing.next, struct swarm_request, in_peer)->holder;
     replica_pack_array(&swarm->payload, 3);
     replica_pack_id(&swarm->payload, &swarm->volumes[holder->volume]);
     replica_pack_content_id(&swarm->payload, &holder->fetch->content);
@@ -171,7 +176,8 @@ static void pack_run(struct gossip_swarm *swarm, struct swarm_peer *peer, size_t
 static void send_ask(struct gossip_swarm *swarm, struct swarm_peer *peer, struct gossip_update *update)
 {
     size_t runs = 0, pieces = 0;
-    for (struct swarm_link *link = peer->outgoing.next; link != &peer->outgoing && pieces < SWARM_ASK_MAX; runs++) {
+    for (struct swarm_link *link = peer->outgoing.next; link != &peer->outgoing && pieces < SWARM_ASK_MAX;
+         runs++) {
         size_t n = run_of(peer, link, SWARM_ASK_MAX - pieces);
         pieces += n;
         while (n-- > 0)
@@ -216,8 +222,9 @@ void swarm_send_cancels(struct gossip_swarm *swarm, struct swarm_peer *peer, str
     peer->cancels_n = 0;
 }
 
-void swarm_send_refuse(struct gossip_swarm *swarm, const struct replica_id *to, const struct swarm_item *items, size_t n,
-                       const struct replica_id *others, size_t others_n, struct gossip_update *update)
+void swarm_send_refuse(struct gossip_swarm *swarm, const struct replica_id *to,
+                       const struct swarm_item *items, size_t n, const struct replica_id *others,
+                       size_t others_n, struct gossip_update *update)
 {
     replica_buffer_clear(&swarm->payload);
     replica_pack_array(&swarm->payload, 2);
@@ -268,15 +275,17 @@ static void read_others(struct replica_pack_reader *reader, struct replica_id *r
 }
 
 /* Stores that a peer named: only such as membership knows. */
-static void add_others(struct gossip_swarm *swarm, struct swarm_fetch *fetch, uint16_t volume, const struct replica_id *others, size_t n)
+static void add_others(struct gossip_swarm *swarm, struct swarm_fetch *fetch, uint16_t volume,
+                       const struct replica_id *others, size_t n)
 {
     for (size_t i = 0; i < n; i++)
-        if (!replica_id_equal(&others[i], &swarm->self) && !replica_id_is_zero(&others[i]) && swarm_alive(swarm, &others[i]))
+        if (!replica_id_equal(&others[i], &swarm->self) && !replica_id_is_zero(&others[i]) &&
+            swarm_alive(swarm, &others[i]))
             swarm_holder_add(swarm, fetch, &others[i], volume, SWARM_UNKNOWN);
 }
 
-static int on_connect(struct gossip_swarm *swarm, const struct gossip_principal *from, struct replica_pack_reader *reader,
-                      struct gossip_update *update)
+static int on_connect(struct gossip_swarm *swarm, const struct gossip_principal *from,
+                      struct replica_pack_reader *reader, struct gossip_update *update)
 {
     struct replica_id volume;
     struct replica_content_id content;
@@ -295,7 +304,8 @@ static int on_connect(struct gossip_swarm *swarm, const struct gossip_principal 
 }
 
 /* It may be asked for more now. */
-static void wake_up(struct gossip_swarm *swarm, struct swarm_fetch *fetch, struct swarm_holder *holder, struct gossip_update *update)
+static void wake_up(struct gossip_swarm *swarm, struct swarm_fetch *fetch, struct swarm_holder *holder,
+                    struct gossip_update *update)
 {
     if (fetch->searching)
         swarm_fetch_start(swarm, fetch, update);
@@ -303,8 +313,8 @@ static void wake_up(struct gossip_swarm *swarm, struct swarm_fetch *fetch, struc
         swarm_holder_ready(swarm, holder);
 }
 
-static void take_map(struct gossip_swarm *swarm, struct swarm_fetch *fetch, struct swarm_holder *holder, enum swarm_holding state,
-                     const uint8_t *bitmap, size_t n, struct gossip_update *update)
+static void take_map(struct gossip_swarm *swarm, struct swarm_fetch *fetch, struct swarm_holder *holder,
+                     enum swarm_holding state, const uint8_t *bitmap, size_t n, struct gossip_update *update)
 {
     struct swarm_request *request = swarm_request_find(fetch, &holder->peer->store, SWARM_PIECE_CONNECT, 0);
     if (request != NULL) {
@@ -319,8 +329,8 @@ static void take_map(struct gossip_swarm *swarm, struct swarm_fetch *fetch, stru
         wake_up(swarm, fetch, holder, update);
 }
 
-static int on_map(struct gossip_swarm *swarm, const struct gossip_principal *from, struct replica_pack_reader *reader,
-                  struct gossip_update *update)
+static int on_map(struct gossip_swarm *swarm, const struct gossip_principal *from,
+                  struct replica_pack_reader *reader, struct gossip_update *update)
 {
     struct replica_id others[SWARM_OTHERS_MAX];
     struct replica_content_id content;
@@ -334,7 +344,8 @@ static int on_map(struct gossip_swarm *swarm, const struct gossip_principal *fro
     replica_pack_read_bin(reader, BITMAP_MAX, &bitmap, &n);
     read_others(reader, others, &others_n);
     skip_fields(reader, fields, 4);
-    if (replica_pack_reader_finish(reader) != 0 || state < SWARM_LACKS || n > ((size_t)replica_merkle_chunks(content.length) + 7) / 8)
+    if (replica_pack_reader_finish(reader) != 0 || state < SWARM_LACKS ||
+        n > ((size_t)replica_merkle_chunks(content.length) + 7) / 8)
         return REPLICA_E_MALFORMED;
     swarm_peer_heard(swarm, &from->store);
     fetch = swarm_fetch_find(swarm, &content);
@@ -350,7 +361,8 @@ static int on_map(struct gossip_swarm *swarm, const struct gossip_principal *fro
 }
 
 /* Adds the chunks to what the holder has. Errors: MALFORMED. */
-static int take_news(struct gossip_swarm *swarm, struct swarm_holder *holder, bool whole, struct replica_pack_reader *reader, size_t n)
+static int take_news(struct gossip_swarm *swarm, struct swarm_holder *holder, bool whole,
+                     struct replica_pack_reader *reader, size_t n)
 {
     if (whole) {
         swarm_holder_learn(swarm, holder, SWARM_WHOLE, NULL, 0);
@@ -368,8 +380,8 @@ static int take_news(struct gossip_swarm *swarm, struct swarm_holder *holder, bo
     return 0;
 }
 
-static int on_have(struct gossip_swarm *swarm, const struct gossip_principal *from, struct replica_pack_reader *reader,
-                   struct gossip_update *update)
+static int on_have(struct gossip_swarm *swarm, const struct gossip_principal *from,
+                   struct replica_pack_reader *reader, struct gossip_update *update)
 {
     struct replica_content_id content;
     struct swarm_fetch *fetch;
@@ -394,8 +406,8 @@ static int on_have(struct gossip_swarm *swarm, const struct gossip_principal *fr
     return 0;
 }
 
-static int on_ask(struct gossip_swarm *swarm, const struct gossip_principal *from, struct replica_pack_reader *reader,
-                  struct gossip_update *update)
+static int on_ask(struct gossip_swarm *swarm, const struct gossip_principal *from,
+                  struct replica_pack_reader *reader, struct gossip_update *update)
 {
     size_t runs, items = 0;
     replica_pack_read_array(reader, SWARM_ASK_MAX, &runs);
@@ -417,8 +429,8 @@ static int on_ask(struct gossip_swarm *swarm, const struct gossip_principal *fro
     return 0;
 }
 
-static int on_refuse(struct gossip_swarm *swarm, const struct gossip_principal *from, struct replica_pack_reader *reader,
-                     struct gossip_update *update)
+static int on_refuse(struct gossip_swarm *swarm, const struct gossip_principal *from,
+                     struct replica_pack_reader *reader, struct gossip_update *update)
 {
     struct replica_id others[SWARM_OTHERS_MAX];
     size_t fields = begin_fields(reader, 2), n, others_n;
@@ -441,14 +453,16 @@ static int on_refuse(struct gossip_swarm *swarm, const struct gossip_principal *
     for (size_t i = 0; i < n; i++) {
         const struct swarm_item item = swarm->items[i];
         struct swarm_fetch *fetch = others_n == 0 ? NULL : swarm_fetch_find(swarm, &item.content);
-        if (fetch != NULL && item.code == REPLICA_E_BUSY && swarm_request_find(fetch, &from->store, item.kind, item.index) != NULL)
+        if (fetch != NULL && item.code == REPLICA_E_BUSY &&
+            swarm_request_find(fetch, &from->store, item.kind, item.index) != NULL)
             add_others(swarm, fetch, fetch->volume, others, others_n);
         swarm_refused(swarm, &from->store, &item, update);
     }
     return 0;
 }
 
-static int on_cancel(struct gossip_swarm *swarm, const struct gossip_principal *from, struct replica_pack_reader *reader)
+static int on_cancel(struct gossip_swarm *swarm, const struct gossip_principal *from,
+                     struct replica_pack_reader *reader)
 {
     size_t n;
     replica_pack_read_array(reader, SWARM_CANCELS_MAX, &n);
@@ -465,7 +479,8 @@ static int on_cancel(struct gossip_swarm *swarm, const struct gossip_principal *
     return 0;
 }
 
-int swarm_message(struct gossip_swarm *swarm, const struct gossip_message *message, struct gossip_update *update)
+int swarm_message(struct gossip_swarm *swarm, const struct gossip_message *message,
+                  struct gossip_update *update)
 {
     struct replica_pack_reader reader;
     replica_pack_reader_init(&reader, message->payload, message->size);

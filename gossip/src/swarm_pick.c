@@ -1,9 +1,10 @@
 /* Which piece to ask of a holder next.
  *
- * The pages' and chunks' ids come first, as bytes cannot be verified without them; then what a reader waits for, in order; then the
- * chunks that fewest of the other receivers have. Receivers share a seed's work: each chunk that nobody has yet is left to one of the
- * receivers known here, drawn by rendezvous hashing of (receiver, chunk), and the others get it from that one. Only when nothing else is
- * to be had are chunks left to others asked of a seed too ("stolen"), few at first, more while that turns out to be right. */
+ * The pages' and chunks' ids come first, as bytes cannot be verified without them; then what a reader waits
+ * for, in order; then the chunks that fewest of the other receivers have. Receivers share a seed's work: each
+ * chunk that nobody has yet is left to one of the receivers known here, drawn by rendezvous hashing of
+ * (receiver, chunk), and the others get it from that one. Only when nothing else is to be had are chunks left
+ * to others asked of a seed too ("stolen"), few at first, more while that turns out to be right. */
 #include "swarm.h"
 
 #include "replica/error.h"
@@ -28,21 +29,25 @@ uint32_t swarm_piece_size(const struct replica_content_id *content, uint8_t kind
 
 static uint64_t score(const struct replica_id *store, uint32_t chunk)
 {
-    return swarm_mix(replica_u64_decode(store->bytes) ^ swarm_mix(replica_u64_decode(store->bytes + 8) + chunk));
+    return swarm_mix(replica_u64_decode(store->bytes) ^
+                     swarm_mix(replica_u64_decode(store->bytes + 8) + chunk));
 }
 
 /* Whether it fetches the content too; one that has not answered yet may. */
 static bool is_receiver(const struct swarm_holder *holder)
 {
     bool asked = holder->connecting || !swarm_link_alone(&holder->ready);
-    return !holder->peer->dead && (holder->state == SWARM_PARTIAL || (holder->state == SWARM_UNKNOWN && asked));
+    return !holder->peer->dead &&
+           (holder->state == SWARM_PARTIAL || (holder->state == SWARM_UNKNOWN && asked));
 }
 
-static bool is_left_to_another(const struct gossip_swarm *swarm, const struct swarm_fetch *fetch, uint32_t chunk)
+static bool is_left_to_another(const struct gossip_swarm *swarm, const struct swarm_fetch *fetch,
+                               uint32_t chunk)
 {
     uint64_t own = score(&swarm->self, chunk);
     for (const struct swarm_holder *holder = fetch->holders; holder != NULL; holder = holder->next)
-        if (is_receiver(holder) && (score(&holder->peer->store, chunk) > own || swarm_holder_has(holder, chunk)))
+        if (is_receiver(holder) &&
+            (score(&holder->peer->store, chunk) > own || swarm_holder_has(holder, chunk)))
             return true;
     return false;
 }
@@ -109,10 +114,12 @@ static void consider_page(struct choice *choice, uint32_t page)
 /* Whether the holder has any chunk of the page, and so its ids. */
 static bool has_page(const struct swarm_holder *holder, uint32_t page)
 {
-    size_t first = (size_t)page * (REPLICA_PAGE_CHUNKS / 64), end = swarm_bit_words(holder->fetch->large->chunks);
+    size_t first = (size_t)page * (REPLICA_PAGE_CHUNKS / 64),
+           end = swarm_bit_words(holder->fetch->large->chunks);
     if (holder->state == SWARM_WHOLE)
         return true;
-    for (size_t word = first; holder->bits != NULL && word < end && word < first + REPLICA_PAGE_CHUNKS / 64; word++)
+    for (size_t word = first; holder->bits != NULL && word < end && word < first + REPLICA_PAGE_CHUNKS / 64;
+         word++)
         if (holder->bits[word] != 0)
             return true;
     return false;
@@ -135,7 +142,8 @@ static bool pick_page(const struct swarm_holder *holder, uint32_t page, struct r
 }
 
 /* In order, from whoever has it: a reader does not share. */
-static bool pick_range(const struct swarm_holder *holder, const struct swarm_waiter *waiter, struct replica_piece *ret_piece)
+static bool pick_range(const struct swarm_holder *holder, const struct swarm_waiter *waiter,
+                       struct replica_piece *ret_piece)
 {
     const struct swarm_large *large = holder->fetch->large;
     uint32_t looked = 0;
@@ -143,7 +151,8 @@ static bool pick_range(const struct swarm_holder *holder, const struct swarm_wai
         uint32_t page = chunk / REPLICA_PAGE_CHUNKS;
         if (!swarm_bit(large->pages_have, page))
             return pick_page(holder, page, ret_piece);
-        if (!swarm_bit(large->have, chunk) && !swarm_bit(large->asked, chunk) && swarm_holder_has(holder, chunk)) {
+        if (!swarm_bit(large->have, chunk) && !swarm_bit(large->asked, chunk) &&
+            swarm_holder_has(holder, chunk)) {
             *ret_piece = (struct replica_piece){REPLICA_PIECE_CHUNK, chunk};
             return true;
         }
@@ -164,11 +173,13 @@ static bool pick_ranges(const struct swarm_holder *holder, struct replica_piece 
     return false;
 }
 
-static bool pick_whole(struct gossip_swarm *swarm, struct swarm_holder *holder, struct replica_piece *ret_piece, bool *ret_stolen)
+static bool pick_whole(struct gossip_swarm *swarm, struct swarm_holder *holder,
+                       struct replica_piece *ret_piece, bool *ret_stolen)
 {
     const struct swarm_large *large = holder->fetch->large;
     struct choice choice = {.swarm = swarm, .holder = holder};
-    for (uint32_t page = large->page_low; page < large->pages && page < large->page_low + SWARM_WINDOW_PAGES; page++) {
+    for (uint32_t page = large->page_low; page < large->pages && page < large->page_low + SWARM_WINDOW_PAGES;
+         page++) {
         if (swarm_bit(large->pages_have, page))
             consider_page(&choice, page);
         else if (pick_page(holder, page, ret_piece))
@@ -179,7 +190,8 @@ static bool pick_whole(struct gossip_swarm *swarm, struct swarm_holder *holder, 
     return choice.found;
 }
 
-bool swarm_pick(struct gossip_swarm *swarm, struct swarm_holder *holder, struct replica_piece *ret_piece, bool *ret_stolen)
+bool swarm_pick(struct gossip_swarm *swarm, struct swarm_holder *holder, struct replica_piece *ret_piece,
+                bool *ret_stolen)
 {
     struct swarm_fetch *fetch = holder->fetch;
     struct swarm_large *large = fetch->large;
@@ -192,5 +204,6 @@ bool swarm_pick(struct gossip_swarm *swarm, struct swarm_holder *holder, struct 
         *ret_piece = (struct replica_piece){REPLICA_PIECE_ROOT, 0};
         return !large->root_asked && has_any(holder);
     }
-    return pick_ranges(holder, ret_piece) || (swarm_fetch_whole(fetch) && pick_whole(swarm, holder, ret_piece, ret_stolen));
+    return pick_ranges(holder, ret_piece) ||
+           (swarm_fetch_whole(fetch) && pick_whole(swarm, holder, ret_piece, ret_stolen));
 }

@@ -1,5 +1,6 @@
-/* Giving: whoever may read a volume gets the verified pieces of its contents that are here. A bounded number is sent at once, receivers
- * take turns, and what would wait too long is refused with the names of others that may have it. */
+/* Giving: whoever may read a volume gets the verified pieces of its contents that are here. A bounded number
+ * is sent at once, receivers take turns, and what would wait too long is refused with the names of others
+ * that may have it. */
 #include "swarm.h"
 
 #include "replica/error.h"
@@ -18,9 +19,11 @@ struct swarm_topic {
     size_t n, next;
 };
 
-static struct swarm_topic *find_topic(const struct gossip_swarm *swarm, const struct replica_content_id *content)
+static struct swarm_topic *find_topic(const struct gossip_swarm *swarm,
+                                      const struct replica_content_id *content)
 {
-    for (struct swarm_node *node = swarm_table_chain(&swarm->topics, replica_u64_decode(content->root)); node != NULL; node = node->next) {
+    for (struct swarm_node *node = swarm_table_chain(&swarm->topics, replica_u64_decode(content->root));
+         node != NULL; node = node->next) {
         struct swarm_topic *topic = SWARM_ITEM(node, struct swarm_topic, node);
         if (replica_content_id_equal(&topic->content, content))
             return topic;
@@ -41,7 +44,8 @@ static struct swarm_topic *make_topic(struct gossip_swarm *swarm, const struct r
     if (swarm->topics.n == SWARM_TOPICS_MAX)
         free_topic(swarm, SWARM_ITEM(swarm->topics_used.next, struct swarm_topic, used));
     topic = calloc(1, sizeof *topic);
-    if (topic == NULL || swarm_table_add(&swarm->topics, &topic->node, replica_u64_decode(content->root)) != 0) {
+    if (topic == NULL ||
+        swarm_table_add(&swarm->topics, &topic->node, replica_u64_decode(content->root)) != 0) {
         free(topic);
         swarm->no_memory = true;
         return NULL;
@@ -51,7 +55,8 @@ static struct swarm_topic *make_topic(struct gossip_swarm *swarm, const struct r
     return topic;
 }
 
-static void remember(struct gossip_swarm *swarm, const struct replica_content_id *content, const struct replica_id *store)
+static void remember(struct gossip_swarm *swarm, const struct replica_content_id *content,
+                     const struct replica_id *store)
 {
     struct swarm_topic *topic = find_topic(swarm, content);
     if (topic == NULL)
@@ -70,8 +75,8 @@ static void remember(struct gossip_swarm *swarm, const struct replica_content_id
 }
 
 /* Some of them, not the one who asks. */
-static size_t name_others(struct gossip_swarm *swarm, const struct replica_content_id *content, const struct replica_id *asker,
-                          struct replica_id ret[SWARM_OTHERS_MAX])
+static size_t name_others(struct gossip_swarm *swarm, const struct replica_content_id *content,
+                          const struct replica_id *asker, struct replica_id ret[SWARM_OTHERS_MAX])
 {
     const struct swarm_topic *topic = find_topic(swarm, content);
     size_t start, n = 0;
@@ -88,8 +93,9 @@ static size_t name_others(struct gossip_swarm *swarm, const struct replica_conte
 
 /* Connections */
 
-static bool is_allowed(const struct gossip_swarm *swarm, const struct gossip_principal *from, const struct replica_id *volume,
-                       const struct replica_content_id *content, struct gossip_update *update)
+static bool is_allowed(const struct gossip_swarm *swarm, const struct gossip_principal *from,
+                       const struct replica_id *volume, const struct replica_content_id *content,
+                       struct gossip_update *update)
 {
     const struct swarm_fetch *fetch = swarm_fetch_find(swarm, content);
     if (!swarm->directory.may_read(swarm->directory.context, volume, from))
@@ -101,8 +107,9 @@ static bool is_allowed(const struct gossip_swarm *swarm, const struct gossip_pri
 }
 
 /* The one who asks fetches it as well: it is asked back, and told what arrives here. */
-static void connect_back(struct gossip_swarm *swarm, struct swarm_fetch *fetch, const struct replica_id *store,
-                         const struct replica_id *volume, const uint8_t *bitmap, size_t n, struct gossip_update *update)
+static void connect_back(struct gossip_swarm *swarm, struct swarm_fetch *fetch,
+                         const struct replica_id *store, const struct replica_id *volume,
+                         const uint8_t *bitmap, size_t n, struct gossip_update *update)
 {
     struct swarm_holder *holder;
     uint16_t number;
@@ -120,8 +127,9 @@ static void connect_back(struct gossip_swarm *swarm, struct swarm_fetch *fetch, 
         swarm_holder_ready(swarm, holder);
 }
 
-void swarm_serve_connect(struct gossip_swarm *swarm, const struct gossip_principal *from, const struct replica_id *volume,
-                         const struct replica_content_id *content, const uint8_t *bitmap, size_t bitmap_n, struct gossip_update *update)
+void swarm_serve_connect(struct gossip_swarm *swarm, const struct gossip_principal *from,
+                         const struct replica_id *volume, const struct replica_content_id *content,
+                         const uint8_t *bitmap, size_t bitmap_n, struct gossip_update *update)
 {
     struct replica_id others[SWARM_OTHERS_MAX];
     struct swarm_fetch *fetch = swarm_fetch_find(swarm, content);
@@ -192,8 +200,9 @@ static int enqueue(struct gossip_swarm *swarm, struct swarm_peer *peer, const st
 }
 
 /* What became of each item: queued, ABSENT (not here, or none of the asker's business) or BUSY. */
-static void queue_items(struct gossip_swarm *swarm, const struct gossip_principal *from, struct swarm_peer *peer, struct swarm_item *items,
-                        size_t n, struct gossip_update *update)
+static void queue_items(struct gossip_swarm *swarm, const struct gossip_principal *from,
+                        struct swarm_peer *peer, struct swarm_item *items, size_t n,
+                        struct gossip_update *update)
 {
     bool allowed = false;
     for (size_t i = 0; i < n; i++) {
@@ -221,8 +230,8 @@ static size_t gather(struct swarm_item *items, size_t from, size_t n, int code)
     return end;
 }
 
-void swarm_serve_asks(struct gossip_swarm *swarm, const struct gossip_principal *from, struct swarm_item *items, size_t n,
-                      struct gossip_update *update)
+void swarm_serve_asks(struct gossip_swarm *swarm, const struct gossip_principal *from,
+                      struct swarm_item *items, size_t n, struct gossip_update *update)
 {
     struct swarm_peer *peer = swarm_peer_take(swarm, &from->store);
     size_t absent, busy;
@@ -240,7 +249,8 @@ void swarm_serve_asks(struct gossip_swarm *swarm, const struct gossip_principal 
         swarm_peer_drop(swarm, peer);
 }
 
-void swarm_serve_cancels(struct gossip_swarm *swarm, const struct replica_id *from, const struct swarm_item *items, size_t n)
+void swarm_serve_cancels(struct gossip_swarm *swarm, const struct replica_id *from,
+                         const struct swarm_item *items, size_t n)
 {
     struct swarm_peer *peer = swarm_peer_find(swarm, from);
     for (size_t i = 0; i < n && peer != NULL && peer->queue_n > 0; i++)
@@ -280,18 +290,21 @@ void swarm_upload_some(struct gossip_swarm *swarm, struct gossip_update *update)
     }
 }
 
-static struct swarm_upload *find_uploading(const struct gossip_swarm *swarm, const struct gossip_swarm_event *event)
+static struct swarm_upload *find_uploading(const struct gossip_swarm *swarm,
+                                           const struct gossip_swarm_event *event)
 {
     for (struct swarm_link *link = swarm->uploading.next; link != &swarm->uploading; link = link->next) {
         struct swarm_upload *upload = SWARM_ITEM(link, struct swarm_upload, link);
         if (upload->piece.kind == event->piece.kind && upload->piece.index == event->piece.index &&
-            replica_content_id_equal(&upload->content, &event->content) && replica_id_equal(&upload->peer->store, &event->source))
+            replica_content_id_equal(&upload->content, &event->content) &&
+            replica_id_equal(&upload->peer->store, &event->source))
             return upload;
     }
     return NULL;
 }
 
-void swarm_uploaded(struct gossip_swarm *swarm, const struct gossip_swarm_event *event, struct gossip_update *update)
+void swarm_uploaded(struct gossip_swarm *swarm, const struct gossip_swarm_event *event,
+                    struct gossip_update *update)
 {
     struct swarm_upload *upload = find_uploading(swarm, event);
     if (upload == NULL)
@@ -302,7 +315,9 @@ void swarm_uploaded(struct gossip_swarm *swarm, const struct gossip_swarm_event 
         struct swarm_item item = {.content = upload->content,
                                   .kind = (uint8_t)upload->piece.kind,
                                   .index = upload->piece.index,
-                                  .code = event->code == REPLICA_E_NOSPACE || event->code == REPLICA_E_BUSY ? REPLICA_E_BUSY : REPLICA_E_ABSENT};
+                                  .code = event->code == REPLICA_E_NOSPACE || event->code == REPLICA_E_BUSY
+                                              ? REPLICA_E_BUSY
+                                              : REPLICA_E_ABSENT};
         swarm_send_refuse(swarm, &event->source, &item, 1, NULL, 0, update);
     }
     swarm->uploading_n--;

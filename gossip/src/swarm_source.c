@@ -9,8 +9,9 @@
 
 #define PAUSE_MS          200    /* before a busy peer is asked again */
 #define REQUEST_MS_MAX    120000 /* longest deadline, whatever was measured */
-#define DEADLINES_OF_LIFE 8      /* deadlines after which a request is lost though its peer sends other pieces */
-#define TAKE_OVER_FACTOR  4      /* times an idle peer's answer time that a request waits at another before it moves */
+#define DEADLINES_OF_LIFE 8 /* deadlines after which a request is lost though its peer sends other pieces */
+#define TAKE_OVER_FACTOR                                                                                     \
+    4 /* times an idle peer's answer time that a request waits at another before it moves */
 
 /* Peers */
 
@@ -21,7 +22,8 @@ static uint64_t store_hash(const struct replica_id *store)
 
 struct swarm_peer *swarm_peer_find(const struct gossip_swarm *swarm, const struct replica_id *store)
 {
-    for (struct swarm_node *node = swarm_table_chain(&swarm->peers, store_hash(store)); node != NULL; node = node->next) {
+    for (struct swarm_node *node = swarm_table_chain(&swarm->peers, store_hash(store)); node != NULL;
+         node = node->next) {
         struct swarm_peer *peer = SWARM_ITEM(node, struct swarm_peer, node);
         if (replica_id_equal(&peer->store, store))
             return peer;
@@ -126,7 +128,8 @@ static void set_asked(struct swarm_fetch *fetch, uint8_t kind, uint32_t index, b
         swarm_bit_set(large->asked, index, value);
 }
 
-struct swarm_request *swarm_request_add(struct gossip_swarm *swarm, struct swarm_holder *holder, uint8_t kind, uint32_t index, bool stolen)
+struct swarm_request *swarm_request_add(struct gossip_swarm *swarm, struct swarm_holder *holder, uint8_t kind,
+                                        uint32_t index, bool stolen)
 {
     struct swarm_request *request = calloc(1, sizeof *request);
     struct swarm_peer *peer = holder->peer;
@@ -158,11 +161,13 @@ struct swarm_request *swarm_request_add(struct gossip_swarm *swarm, struct swarm
     return request;
 }
 
-struct swarm_request *swarm_request_find(const struct swarm_fetch *fetch, const struct replica_id *store, uint8_t kind, uint32_t index)
+struct swarm_request *swarm_request_find(const struct swarm_fetch *fetch, const struct replica_id *store,
+                                         uint8_t kind, uint32_t index)
 {
     for (struct swarm_link *link = fetch->requests.next; link != &fetch->requests; link = link->next) {
         struct swarm_request *request = SWARM_ITEM(link, struct swarm_request, in_fetch);
-        if (request->kind == kind && request->index == index && replica_id_equal(&request->holder->peer->store, store))
+        if (request->kind == kind && request->index == index &&
+            replica_id_equal(&request->holder->peer->store, store))
             return request;
     }
     return NULL;
@@ -202,7 +207,8 @@ static bool credit_is_spent(const struct gossip_swarm *swarm)
 
 static bool has_room(const struct swarm_peer *peer)
 {
-    return peer->asked_bytes < peer->window * REPLICA_CHUNK_SIZE && peer->asked < peer->window * SWARM_SMALL_FACTOR;
+    return peer->asked_bytes < peer->window * REPLICA_CHUNK_SIZE &&
+           peer->asked < peer->window * SWARM_SMALL_FACTOR;
 }
 
 static struct swarm_holder *first_ready(const struct swarm_peer *peer)
@@ -239,12 +245,14 @@ static void ask_one(struct gossip_swarm *swarm, struct swarm_holder *holder, str
         swarm_fetch_dry(swarm, fetch);
         return;
     }
-    if (swarm_request_add(swarm, holder, (uint8_t)piece.kind, piece.index, stolen) != NULL && fetch->large != NULL)
+    if (swarm_request_add(swarm, holder, (uint8_t)piece.kind, piece.index, stolen) != NULL &&
+        fetch->large != NULL)
         swarm_holder_ready(swarm, holder);
 }
 
 /* True: it is to be looked at again, as it waits for time or credit and not for an arrival of its own. */
-static bool pump_peer(struct gossip_swarm *swarm, struct swarm_peer *peer, size_t *budget, struct gossip_update *update)
+static bool pump_peer(struct gossip_swarm *swarm, struct swarm_peer *peer, size_t *budget,
+                      struct gossip_update *update)
 {
     struct swarm_holder *holder;
     while ((holder = first_ready(peer)) != NULL) {
@@ -325,7 +333,8 @@ static void exclude(struct gossip_swarm *swarm, struct swarm_fetch *fetch, const
     }
 }
 
-static void failed(struct gossip_swarm *swarm, struct swarm_fetch *fetch, const struct gossip_swarm_event *event, struct gossip_update *update)
+static void failed(struct gossip_swarm *swarm, struct swarm_fetch *fetch,
+                   const struct gossip_swarm_event *event, struct gossip_update *update)
 {
     switch (event->code) {
     case REPLICA_E_MISMATCH:
@@ -345,7 +354,8 @@ static void failed(struct gossip_swarm *swarm, struct swarm_fetch *fetch, const 
     }
 }
 
-void swarm_piece(struct gossip_swarm *swarm, const struct gossip_swarm_event *event, struct gossip_update *update)
+void swarm_piece(struct gossip_swarm *swarm, const struct gossip_swarm_event *event,
+                 struct gossip_update *update)
 {
     struct swarm_fetch *fetch = swarm_fetch_find(swarm, &event->content);
     uint8_t kind = (uint8_t)event->piece.kind;
@@ -383,10 +393,12 @@ static void lacks(struct swarm_holder *holder, const struct swarm_item *item)
         holder->state = SWARM_LACKS;
 }
 
-void swarm_refused(struct gossip_swarm *swarm, const struct replica_id *from, const struct swarm_item *item, struct gossip_update *update)
+void swarm_refused(struct gossip_swarm *swarm, const struct replica_id *from, const struct swarm_item *item,
+                   struct gossip_update *update)
 {
     struct swarm_fetch *fetch = swarm_fetch_find(swarm, &item->content);
-    struct swarm_request *request = fetch == NULL ? NULL : swarm_request_find(fetch, from, item->kind, item->index);
+    struct swarm_request *request =
+        fetch == NULL ? NULL : swarm_request_find(fetch, from, item->kind, item->index);
     struct swarm_holder *holder;
     if (request == NULL || item->kind == SWARM_PIECE_CONNECT)
         return;
@@ -411,11 +423,13 @@ uint64_t swarm_deadline_ms(const struct gossip_swarm *swarm, const struct swarm_
 }
 
 /* A peer that sends pieces is not silent, only slow; but one piece may have been lost. */
-static bool is_expired(const struct gossip_swarm *swarm, const struct swarm_peer *peer, const struct swarm_request *request)
+static bool is_expired(const struct gossip_swarm *swarm, const struct swarm_peer *peer,
+                       const struct swarm_request *request)
 {
     uint64_t deadline = swarm_deadline_ms(swarm, peer);
     uint64_t since = peer->progress_ms > request->asked_ms ? peer->progress_ms : request->asked_ms;
-    return swarm->now_ms >= since + deadline || swarm->now_ms >= request->asked_ms + DEADLINES_OF_LIFE * deadline;
+    return swarm->now_ms >= since + deadline ||
+           swarm->now_ms >= request->asked_ms + DEADLINES_OF_LIFE * deadline;
 }
 
 static void expire(struct gossip_swarm *swarm, struct swarm_request *request, struct gossip_update *update)
@@ -473,14 +487,16 @@ void swarm_tick(struct gossip_swarm *swarm, struct gossip_update *update)
 }
 
 /* An idle holder that would have answered long ago */
-static struct swarm_holder *quicker(const struct gossip_swarm *swarm, const struct swarm_fetch *fetch, const struct swarm_request *request)
+static struct swarm_holder *quicker(const struct gossip_swarm *swarm, const struct swarm_fetch *fetch,
+                                    const struct swarm_request *request)
 {
     for (struct swarm_holder *holder = fetch->holders; holder != NULL; holder = holder->next) {
         uint64_t patience = (uint64_t)TAKE_OVER_FACTOR * holder->peer->srtt_ms;
         if (patience < swarm->options.request_ms_min / 2)
             patience = swarm->options.request_ms_min / 2;
-        if (holder != request->holder && swarm_holder_usable(swarm, holder) && holder->peer->measured && holder->peer->asked == 0 &&
-            swarm_holder_has(holder, request->index) && swarm->now_ms >= request->asked_ms + patience)
+        if (holder != request->holder && swarm_holder_usable(swarm, holder) && holder->peer->measured &&
+            holder->peer->asked == 0 && swarm_holder_has(holder, request->index) &&
+            swarm->now_ms >= request->asked_ms + patience)
             return holder;
     }
     return NULL;
@@ -490,11 +506,13 @@ void swarm_take_over(struct gossip_swarm *swarm, struct swarm_fetch *fetch)
 {
     for (struct swarm_link *link = fetch->requests.next; link != &fetch->requests; link = link->next) {
         struct swarm_request *request = SWARM_ITEM(link, struct swarm_request, in_fetch);
-        struct swarm_holder *holder = request->kind == REPLICA_PIECE_CHUNK ? quicker(swarm, fetch, request) : NULL;
+        struct swarm_holder *holder =
+            request->kind == REPLICA_PIECE_CHUNK ? quicker(swarm, fetch, request) : NULL;
         uint32_t chunk = request->index;
         if (holder == NULL)
             continue;
-        request->holder->peer->window = request->holder->peer->window > 1 ? request->holder->peer->window / 2 : 1;
+        request->holder->peer->window =
+            request->holder->peer->window > 1 ? request->holder->peer->window / 2 : 1;
         swarm_request_release(swarm, request, true);
         swarm_request_add(swarm, holder, REPLICA_PIECE_CHUNK, chunk, false);
         swarm_peer_dirty(swarm, holder->peer);
@@ -502,7 +520,8 @@ void swarm_take_over(struct gossip_swarm *swarm, struct swarm_fetch *fetch)
     }
 }
 
-void swarm_member_dead(struct gossip_swarm *swarm, const struct replica_id *store, struct gossip_update *update)
+void swarm_member_dead(struct gossip_swarm *swarm, const struct replica_id *store,
+                       struct gossip_update *update)
 {
     struct swarm_peer *peer = swarm_peer_find(swarm, store);
     if (peer == NULL)

@@ -28,7 +28,8 @@ static void put(struct swarm_table *table, struct swarm_node *node)
 
 static int grow(struct swarm_table *table)
 {
-    struct swarm_table grown = {.buckets_n = table->buckets_n == 0 ? BUCKETS_FIRST : table->buckets_n * 2, .n = table->n};
+    struct swarm_table grown = {.buckets_n = table->buckets_n == 0 ? BUCKETS_FIRST : table->buckets_n * 2,
+                                .n = table->n};
     grown.buckets = calloc(grown.buckets_n, sizeof(struct swarm_node *));
     if (grown.buckets == NULL)
         return REPLICA_E_NOMEM;

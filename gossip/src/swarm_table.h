@@ -1,5 +1,6 @@
-/* Lists and hash tables whose links lie inside their items, so that moving an item between them allocates nothing. The order of a list is
- * the order of insertion, and a table is never walked where order could show: nothing depends on addresses. */
+/* Lists and hash tables whose links lie inside their items, so that moving an item between them allocates
+ * nothing. The order of a list is the order of insertion, and a table is never walked where order could show:
+ * nothing depends on addresses. */
 #ifndef GOSSIP_SRC_SWARM_TABLE_H
 #define GOSSIP_SRC_SWARM_TABLE_H
 
@@ -7,7 +8,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* An element of a ring; the list itself is the one element that belongs to no item. Alone: linked to itself. */
+/* An element of a ring; the list itself is the one element that belongs to no item. Alone: linked to itself.
+ */
 struct swarm_link {
     struct swarm_link *prev, *next;
 };

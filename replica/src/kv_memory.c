@@ -435,6 +435,21 @@ size_t replica_kv_memory_pending(const struct replica_kv *kv)
     return ((const struct memory *)kv)->pending_n;
 }
 
+void replica_kv_memory_sync_first(struct replica_kv *kv, size_t n)
+{
+    struct memory *memory = (struct memory *)kv;
+    struct pending **at = &memory->pending;
+    assert(n <= memory->pending_n);
+    for (size_t newer = memory->pending_n - n; newer > 0; newer--)
+        at = &(*at)->before;
+    while (*at != NULL) {
+        struct pending *pending = *at;
+        *at = pending->before;
+        free_pending(pending);
+    }
+    memory->pending_n -= n;
+}
+
 void replica_kv_memory_crash(struct replica_kv *kv, size_t keep)
 {
     struct memory *memory = (struct memory *)kv;

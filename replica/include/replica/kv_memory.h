@@ -11,6 +11,9 @@ int replica_kv_memory_new(struct replica_kv **ret_kv);
 /* How many batches were written since the last sync. */
 size_t replica_kv_memory_pending(const struct replica_kv *kv);
 
+/* The oldest n pending batches are durable, as by a sync that began when they were the only ones. n ≤ pending. */
+void replica_kv_memory_sync_first(struct replica_kv *kv, size_t n);
+
 /* Power is lost: the first `keep` pending batches survive, all later ones never happened (a torn batch is detected
  * by its checksum, so it is lost whole). keep ≤ pending. Also clears a failure. */
 void replica_kv_memory_crash(struct replica_kv *kv, size_t keep);

@@ -5,6 +5,7 @@
 #include "inside.h"
 
 #include "replica/error.h"
+#include "replica/merkle.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -95,7 +95,8 @@ struct reload {
     uint32_t timeout_ms;
     enum reload_phase phase;
     uint64_t round;
-    bool answered[GOSSIP_VOTERS_MAX];
+    bool answered[GOSSIP_VOTERS_MAX]; /* in this round */
+    bool heard[GOSSIP_VOTERS_MAX];    /* in any round: held is what it said last */
     struct replica_vector held[GOSSIP_VOTERS_MAX];
     struct replica_vector join; /* what must reach a majority; fixed once a majority has answered */
     bool joined, asked_again;

@@ -318,9 +318,11 @@ int quorum_reader_message(struct gossip_quorum *quorum, const struct gossip_quor
         struct reload *reload = quorum->reloads[i - 1];
         if (reload->phase != RELOAD_ASKING || reload->round != round || !replica_id_equal(&reload->volume, &id))
             continue;
-        reload->progress_at_ms = event->time.now_ms;
+        /* The same answer in every round is no progress: one voter alone must not keep a reload waiting for ever. */
+        if (!reload->heard[voter] || !replica_vector_covers(&reload->held[voter], &held))
+            reload->progress_at_ms = event->time.now_ms;
         reload->held[voter] = held;
-        reload->answered[voter] = true;
+        reload->answered[voter] = reload->heard[voter] = true;
         rv = weigh(quorum, reload, &volume->configuration, event->time, update);
         if (rv != 0)
             return rv;

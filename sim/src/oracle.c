@@ -178,6 +178,19 @@ static uint64_t read_hlc(const struct world *world, size_t volume, const struct 
     return hlc;
 }
 
+/* Whether another edit of the same path came later or went on beside it: their order is nobody's promise. */
+static bool meets_another(const struct world *world, const struct world_call *put)
+{
+    for (size_t i = 0; i < world->calls_n; i++) {
+        const struct world_call *other = world->calls[i];
+        if (other != put && other->kind == CALL_EDIT && replica_id_equal(&other->view, &put->view) &&
+            strcmp(other->path, put->path) == 0 &&
+            (other->code == WORLD_PENDING || other->calls_at_answer >= put->token))
+            return true;
+    }
+    return false;
+}
+
 /* Puts of that view that had been answered when the commit was asked for: it had to publish them. */
 static void note_due(struct world *world, const struct world_call *commit)
 {
@@ -189,11 +202,7 @@ static void note_due(struct world *world, const struct world_call *commit)
         put->superseded = true;
         if (put->removes)
             continue;
-        for (size_t j = i; j < world->calls_n; j++)
-            if (world->calls[j]->kind == CALL_EDIT && replica_id_equal(&world->calls[j]->view, &put->view) &&
-                strcmp(world->calls[j]->path, put->path) == 0)
-                put->removes = true; /* another edit of the path came later: perhaps in time */
-        if (put->removes)
+        if (meets_another(world, put))
             continue;
         world->due = world_grow(world->due, world->due_n, &world->due_capacity, sizeof *world->due);
         world->due[world->due_n++] = put;

@@ -39,12 +39,14 @@ void test_three_end(struct test_three *three)
     world_destroy(&three->world);
 }
 
-void test_put_text(struct world *world, size_t node, const struct replica_id *view, const char *path, const char *text)
+void test_put_text(struct world *world, size_t node, const struct replica_id *view, const char *path,
+                   const char *text)
 {
     assert_int_equal(world_put(world, node, view, path, text, strlen(text)), 0);
 }
 
-void test_expect_text(struct world *world, size_t node, const struct replica_id *view, const char *path, const char *text)
+void test_expect_text(struct world *world, size_t node, const struct replica_id *view, const char *path,
+                      const char *text)
 {
     struct replica_buffer bytes;
     replica_buffer_init(&bytes);

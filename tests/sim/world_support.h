@@ -26,8 +26,10 @@ struct test_three {
 void test_three_begin(struct test_three *three, const struct world_options *options);
 void test_three_end(struct test_three *three);
 
-void test_put_text(struct world *world, size_t node, const struct replica_id *view, const char *path, const char *text);
-void test_expect_text(struct world *world, size_t node, const struct replica_id *view, const char *path, const char *text);
+void test_put_text(struct world *world, size_t node, const struct replica_id *view, const char *path,
+                   const char *text);
+void test_expect_text(struct world *world, size_t node, const struct replica_id *view, const char *path,
+                      const char *text);
 /* n bytes that depend on the seed. */
 void test_fill(uint8_t *bytes, size_t n, uint64_t seed);
 

@@ -48,7 +48,8 @@ void map_key_append_target(struct map_key *key, const struct replica_target_name
     map_key_append_path(key, parent, last);
 }
 
-int map_key_parse_target(const uint8_t *bytes, size_t n, char ret_text[REPLICA_PATH_MAX + 1], struct replica_target_name *ret_name)
+int map_key_parse_target(const uint8_t *bytes, size_t n, char ret_text[REPLICA_PATH_MAX + 1],
+                         struct replica_target_name *ret_name)
 {
     const uint8_t *split;
     size_t parent_n, name_n;
@@ -86,7 +87,8 @@ void replica_version_close(struct replica_version *version)
     replica_version_init(version);
 }
 
-void map_version_pack(struct replica_buffer *out, const struct replica_apply *apply, const struct replica_op *op)
+void map_version_pack(struct replica_buffer *out, const struct replica_apply *apply,
+                      const struct replica_op *op)
 {
     bool has_entry = !op->tombstone || op->entry.kind == REPLICA_KIND_DIRECTORY;
     replica_pack_array(out, 6);
@@ -126,8 +128,8 @@ int map_version_decode(const uint8_t *data, size_t n, struct replica_version *ve
     return items < 6 || replica_pack_reader_finish(&reader) != 0 ? REPLICA_E_CORRUPT : 0;
 }
 
-int map_get_at(const struct replica_map *map, struct replica_kv_cursor *cursor, const struct replica_target_name *name, uint64_t seq,
-               struct replica_version *ret_version)
+int map_get_at(const struct replica_map *map, struct replica_kv_cursor *cursor,
+               const struct replica_target_name *name, uint64_t seq, struct replica_version *ret_version)
 {
     struct map_key key;
     const uint8_t *at, *value;
@@ -147,8 +149,9 @@ int map_get_at(const struct replica_map *map, struct replica_kv_cursor *cursor, 
     return map_version_decode(value, value_n, ret_version);
 }
 
-int replica_map_get(const struct replica_map *map, const struct replica_kv_batch *pending, const struct replica_target_name *name,
-                    uint64_t apply_seq, struct replica_version *ret_version)
+int replica_map_get(const struct replica_map *map, const struct replica_kv_batch *pending,
+                    const struct replica_target_name *name, uint64_t apply_seq,
+                    struct replica_version *ret_version)
 {
     struct replica_kv_cursor *cursor;
     int rv = replica_kv_cursor_open(map->kv, &cursor), closed;
@@ -160,8 +163,22 @@ int replica_map_get(const struct replica_map *map, const struct replica_kv_batch
     return closed != 0 ? closed : rv;
 }
 
+static int object_is_live(const struct replica_map *map, const struct replica_id *object, uint64_t seq,
+                          bool *ret_live)
+{
+    struct replica_target_name name = {.target = REPLICA_TARGET_OBJECT, .object = *object};
+    struct replica_version version;
+    int rv;
+    replica_version_init(&version);
+    rv = replica_map_get(map, NULL, &name, seq, &version);
+    *ret_live = rv == 0 && !version.tombstone;
+    replica_version_close(&version);
+    return rv == REPLICA_E_NOTFOUND ? 0 : rv;
+}
+
 /* Scans the versions under a prefix; each target once, at its newest version ≤ seq; true if one is live. */
-static int range_is_live(struct replica_kv_cursor *cursor, const struct map_key *prefix, uint64_t seq, bool *ret_live)
+static int range_is_live(const struct replica_map *map, struct replica_kv_cursor *cursor,
+                         const struct map_key *prefix, uint64_t seq, bool *ret_live)
 {
     struct replica_version version;
     uint8_t last[sizeof prefix->bytes];
@@ -169,8 +186,8 @@ static int range_is_live(struct replica_kv_cursor *cursor, const struct map_key 
     int rv = 0;
     *ret_live = false;
     replica_version_init(&version);
-    for (replica_kv_cursor_seek(cursor, prefix->bytes, prefix->size); rv == 0 && !*ret_live && replica_kv_cursor_valid(cursor);
-         replica_kv_cursor_next(cursor)) {
+    for (replica_kv_cursor_seek(cursor, prefix->bytes, prefix->size);
+         rv == 0 && !*ret_live && replica_kv_cursor_valid(cursor); replica_kv_cursor_next(cursor)) {
         const uint8_t *key, *value;
         size_t n, value_n;
         replica_kv_cursor_key(cursor, &key, &n);
@@ -183,12 +200,15 @@ static int range_is_live(struct replica_kv_cursor *cursor, const struct map_key 
         replica_kv_cursor_value(cursor, &value, &value_n);
         rv = map_version_decode(value, value_n, &version);
         *ret_live = rv == 0 && !version.tombstone;
+        if (*ret_live && version.entry.kind == REPLICA_KIND_LINK)
+            rv = object_is_live(map, &version.entry.object, seq, ret_live);
     }
     replica_version_close(&version);
     return rv;
 }
 
-int map_has_below(const struct replica_map *map, struct replica_kv_cursor *cursor, struct replica_path path, uint64_t seq, bool *ret_has)
+int map_has_below(const struct replica_map *map, struct replica_kv_cursor *cursor, struct replica_path path,
+                  uint64_t seq, bool *ret_has)
 {
     static const char ends[2] = {'\0', '/'}; /* children, then what is deeper */
     *ret_has = false;
@@ -199,7 +219,7 @@ int map_has_below(const struct replica_map *map, struct replica_kv_cursor *curso
         map_key_append(&key, "\x01", 1);
         map_key_append(&key, path.text, path.size);
         map_key_append(&key, &ends[i], 1);
-        rv = range_is_live(cursor, &key, seq, ret_has);
+        rv = range_is_live(map, cursor, &key, seq, ret_has);
         if (rv != 0)
             return rv;
     }

@@ -36,7 +36,24 @@ int map_version_decode(const uint8_t *data, size_t n, struct replica_version *ve
 int map_get_at(const struct replica_map *map, struct replica_kv_cursor *cursor, const struct replica_target_name *name, uint64_t seq,
                struct replica_version *ret_version);
 
-/* Whether anything below path is live at seq. */
+/* Whether anything below path is live at seq; a name of an object that is gone does not count: it is not shown. */
 int map_has_below(const struct replica_map *map, struct replica_kv_cursor *cursor, struct replica_path path, uint64_t seq, bool *ret_has);
+
+/* Visits the names that are links of the object at seq; non-zero stops and is returned. */
+int map_each_link(const struct replica_map *map, const struct replica_id *object, uint64_t seq,
+                  int (*visit)(void *context, const struct replica_target_name *name), void *context);
+#define MAP_LINKS_MAX 65000 /* counted at most: as ext4 allows */
+
+/* Shown by rule only. */
+void map_default_directory(struct replica_version *version);
+
+/* The name in dir that is shown under the alias `alias` at seq, into ret_base. Errors: NOTFOUND: it is not an alias. */
+int map_alias_base(const struct replica_map *map, struct replica_path dir, struct replica_path alias, uint64_t seq,
+                   char ret_base[REPLICA_NAME_MAX + 1], size_t *ret_n);
+
+/* As replica_map_list; key: the name that the shown one sorts by, which differs from it for an alias. */
+typedef int (*map_list_fn)(void *context, struct replica_path key, struct replica_path name, const struct replica_version *version);
+int map_list_keyed(const struct replica_map *map, struct replica_path dir, struct replica_path after, uint64_t apply_seq, size_t max,
+                   size_t *reads, bool *ret_more, map_list_fn visit, void *context);
 
 #endif

@@ -110,7 +110,8 @@ static int read_view(struct replica_view *view, const uint8_t *data, size_t n)
     return 0;
 }
 
-/* How many records are dirty: counted at load, kept up afterwards. */
+/* How many records are dirty, and how many would be again if the commit in flight were thawed: counted at
+ * load, kept up afterwards. */
 static int count_dirty(struct replica_view *view)
 {
     struct replica_kv_cursor *cursor;
@@ -119,7 +120,8 @@ static int count_dirty(struct replica_view *view)
     if (rv != 0)
         return rv;
     memcpy(prefix + 1, view->info.options.id.bytes, REPLICA_ID_SIZE);
-    for (replica_kv_cursor_seek(cursor, prefix, sizeof prefix); replica_kv_cursor_valid(cursor); replica_kv_cursor_next(cursor)) {
+    for (replica_kv_cursor_seek(cursor, prefix, sizeof prefix); replica_kv_cursor_valid(cursor);
+         replica_kv_cursor_next(cursor)) {
         const uint8_t *key;
         uint64_t generation;
         size_t n;
@@ -127,7 +129,11 @@ static int count_dirty(struct replica_view *view)
         if (n < sizeof prefix + 9 || memcmp(key, prefix, sizeof prefix) != 0)
             break;
         generation = ~replica_u64_decode(key + n - 8);
-        view->info.dirty += generation >= view->dirty_low && (view->info.commit == REPLICA_COMMIT_NONE || generation > view->frozen.high);
+        if (view->info.commit != REPLICA_COMMIT_NONE && generation >= view->frozen.low &&
+            generation <= view->frozen.high)
+            view->frozen_dirty++;
+        view->info.dirty += generation >= view->dirty_low &&
+                            (view->info.commit == REPLICA_COMMIT_NONE || generation > view->frozen.high);
     }
     return replica_kv_cursor_close(&cursor);
 }
@@ -159,7 +165,8 @@ static int load(struct replica_views *views)
     int rv = replica_kv_cursor_open(views->log, &cursor), closed;
     if (rv != 0)
         return rv;
-    for (replica_kv_cursor_seek(cursor, "w", 1); rv == 0 && replica_kv_cursor_valid(cursor) && views->n < REPLICA_VIEWS_MAX;
+    for (replica_kv_cursor_seek(cursor, "w", 1);
+         rv == 0 && replica_kv_cursor_valid(cursor) && views->n < REPLICA_VIEWS_MAX;
          replica_kv_cursor_next(cursor)) {
         const uint8_t *key, *value;
         struct replica_view *view;
@@ -213,12 +220,17 @@ void replica_views_destroy(struct replica_views **views)
     *views = NULL;
 }
 
-int replica_view_open(struct replica_views *views, const struct replica_view_options *options, struct replica_kv_batch *log,
-                      struct replica_view **ret_view)
+int replica_view_open(struct replica_views *views, const struct replica_view_options *options,
+                      struct replica_kv_batch *log, struct replica_view **ret_view)
 {
     struct replica_view *view;
-    if (replica_view_find(views, &options->id) != NULL ||
-        (options->label[0] != '\0' && replica_view_find_label(views, &options->volume, options->label) != NULL))
+    size_t at = position(views, &options->id);
+    if (!replica_path_is_canonical(options->sub.text, options->sub.size) ||
+        memchr(options->label, '\0', sizeof options->label) == NULL)
+        return REPLICA_E_INVALID;
+    if ((at < views->n && replica_id_equal(&views->items[at]->info.options.id, &options->id)) ||
+        (options->label[0] != '\0' &&
+         replica_view_find_label(views, &options->volume, options->label) != NULL))
         return REPLICA_E_EXISTS;
     if (views->n == REPLICA_VIEWS_MAX)
         return REPLICA_E_NOSPACE;
@@ -227,7 +239,8 @@ int replica_view_open(struct replica_views *views, const struct replica_view_opt
         return REPLICA_E_NOMEM;
     view->views = views;
     view->info.options = *options;
-    memcpy(view->sub, options->sub.text, options->sub.size);
+    if (options->sub.size > 0)
+        memcpy(view->sub, options->sub.text, options->sub.size);
     view->info.options.sub.text = view->sub;
     view->info.generation = view->generation = view->dirty_low = 1;
     insert(views, view);
@@ -236,8 +249,10 @@ int replica_view_open(struct replica_views *views, const struct replica_view_opt
     return 0;
 }
 
-/* Deletes up to max of the view's overlay records that generation `upto` or older; *ret_left: there may be more. */
-static int forget_records(struct replica_view *view, uint64_t upto, size_t max, struct replica_kv_batch *log, bool *ret_left)
+/* Deletes up to max of the view's overlay records that generation `upto` or older; *ret_left: there may be
+ * more. */
+static int forget_records(struct replica_view *view, uint64_t upto, size_t max, struct replica_kv_batch *log,
+                          bool *ret_left)
 {
     struct replica_kv_cursor *cursor;
     struct view_record record;
@@ -249,7 +264,8 @@ static int forget_records(struct replica_view *view, uint64_t upto, size_t max, 
     *ret_left = false;
     view_record_init(&record);
     map_key_start(&prefix, 'x', &view->info.options.id);
-    for (replica_kv_cursor_seek(cursor, prefix.bytes, prefix.size); rv == 0 && replica_kv_cursor_valid(cursor); replica_kv_cursor_next(cursor)) {
+    for (replica_kv_cursor_seek(cursor, prefix.bytes, prefix.size);
+         rv == 0 && replica_kv_cursor_valid(cursor); replica_kv_cursor_next(cursor)) {
         const uint8_t *key, *value;
         struct map_key copy = {.size = 0};
         uint64_t generation;
@@ -285,7 +301,16 @@ int replica_view_close(struct replica_view *view, size_t max, struct replica_kv_
     int rv;
     if (view->info.commit != REPLICA_COMMIT_NONE)
         return REPLICA_E_BUSY;
-    view->closing = true;
+    if (!view->closing) { /* after a restart half way it is empty, and can be closed again */
+        view->closing = true;
+        view->floor = view->generation++;
+        view->dirty_low = view->info.generation = view->generation;
+        view->info.dirty = 0;
+        view->own_n = 0;
+        view->renaming = false;
+        view_refresh_own(view);
+        view_write(view, log);
+    }
     rv = forget_records(view, UINT64_MAX, max, log, &left);
     if (rv != 0 || left)
         return rv != 0 ? rv : REPLICA_E_AGAIN;
@@ -299,9 +324,11 @@ int replica_view_close(struct replica_view *view, size_t max, struct replica_kv_
     return 0;
 }
 
-int replica_view_reload(struct replica_view *view, uint64_t snapshot, const struct replica_vector *vector, size_t max,
-                        bool (*covers)(void *context, const struct replica_id *commit, const struct replica_dot *dot), void *context,
-                        struct replica_kv_batch *log)
+int replica_view_reload(struct replica_view *view, uint64_t snapshot, const struct replica_vector *vector,
+                        size_t max,
+                        bool (*covers)(void *context, const struct replica_id *commit,
+                                       const struct replica_dot *dot),
+                        void *context, struct replica_kv_batch *log)
 {
     size_t covered = 0;
     bool left = false;
@@ -328,15 +355,18 @@ int replica_view_reload(struct replica_view *view, uint64_t snapshot, const stru
 struct replica_view *replica_view_find(struct replica_views *views, const struct replica_id *id)
 {
     size_t at = position(views, id);
-    if (at < views->n && replica_id_equal(&views->items[at]->info.options.id, id) && !views->items[at]->closing)
+    if (at < views->n && replica_id_equal(&views->items[at]->info.options.id, id) &&
+        !views->items[at]->closing)
         return views->items[at];
     return NULL;
 }
 
-struct replica_view *replica_view_find_label(struct replica_views *views, const struct replica_id *volume, const char *label)
+struct replica_view *replica_view_find_label(struct replica_views *views, const struct replica_id *volume,
+                                             const char *label)
 {
     for (size_t i = 0; i < views->n; i++)
-        if (replica_id_equal(&views->items[i]->info.options.volume, volume) && strcmp(views->items[i]->info.options.label, label) == 0)
+        if (replica_id_equal(&views->items[i]->info.options.volume, volume) &&
+            strcmp(views->items[i]->info.options.label, label) == 0)
             return views->items[i];
     return NULL;
 }
@@ -360,12 +390,14 @@ uint64_t replica_views_floor(const struct replica_views *views, const struct rep
 {
     uint64_t floor = UINT64_MAX;
     for (size_t i = 0; i < views->n; i++)
-        if (replica_id_equal(&views->items[i]->info.options.volume, volume) && views->items[i]->info.options.snapshot < floor)
+        if (replica_id_equal(&views->items[i]->info.options.volume, volume) &&
+            views->items[i]->info.options.snapshot < floor)
             floor = views->items[i]->info.options.snapshot;
     return floor;
 }
 
-int replica_views_refer(struct replica_views *views, const struct replica_content_id *content, bool *ret_refers)
+int replica_views_refer(struct replica_views *views, const struct replica_content_id *content,
+                        bool *ret_refers)
 {
     uint8_t prefix[1 + REPLICA_CONTENT_ID_SIZE] = {'X'};
     struct replica_kv_cursor *cursor;

@@ -3,6 +3,7 @@
  *   x view target-key 00 inverted-generation  an overlay record
  *   X content view target-key 00 generation   an overlay record names that content
  *   D view draft target-key 00 generation     an overlay record names that draft
+ *   N view object target-key 00 generation    an overlay record makes that name a link of the object
  *   J view                                    the journal of the commit in flight */
 #ifndef REPLICA_SRC_VIEW_H
 #define REPLICA_SRC_VIEW_H
@@ -68,6 +69,12 @@ void view_key_overlay(const struct replica_view *view, const struct replica_targ
 int view_overlay_get(struct replica_view *view, const struct replica_target_name *name, struct view_record *ret_record);
 /* Overlay, else snapshot, as merged. Errors: NOTFOUND (also for a tombstone, which ret_version then holds). */
 int view_raw_get(struct replica_view *view, const struct replica_target_name *name, struct replica_version *ret_version, bool *ret_overlaid);
+/* Whether anything is drafted or not yet covered, so that the snapshot is not all. */
+bool view_has_overlay(const struct replica_view *view);
+/* How many names the object has, overlay and snapshot together. */
+int view_count_links(struct replica_view *view, const struct replica_id *object, uint32_t *ret_n);
+/* The whole path that an alias stands for, into ret_text. Errors: NOTFOUND: path is not an alias. */
+int view_alias_target(struct replica_view *view, struct replica_path full, char ret_text[REPLICA_PATH_MAX + 1], struct replica_path *ret_full);
 /* Writes one record into the newest generation, with its base and its indexes. */
 int view_overlay_put(struct replica_view *view, const struct replica_target_name *name, bool tombstone, const struct replica_entry *entry,
                      struct replica_kv_batch *log);

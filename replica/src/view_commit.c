@@ -6,7 +6,8 @@
 #include <assert.h>
 #include <string.h>
 
-int replica_view_freeze(struct replica_view *view, const struct replica_id *commit, uint64_t time_ms, struct replica_kv_batch *log)
+int replica_view_freeze(struct replica_view *view, const struct replica_id *commit, uint64_t time_ms,
+                        struct replica_kv_batch *log)
 {
     if (view->info.commit != REPLICA_COMMIT_NONE || view->renaming)
         return REPLICA_E_BUSY;
@@ -40,7 +41,8 @@ int replica_view_next_draft(struct replica_view *view, uint64_t after, uint64_t 
     head = prefix.size;
     replica_u64_encode(after + 1, number);
     map_key_append(&prefix, number, sizeof number);
-    for (replica_kv_cursor_seek(cursor, prefix.bytes, prefix.size); found != 0 && replica_kv_cursor_valid(cursor); replica_kv_cursor_next(cursor)) {
+    for (replica_kv_cursor_seek(cursor, prefix.bytes, prefix.size);
+         found != 0 && replica_kv_cursor_valid(cursor); replica_kv_cursor_next(cursor)) {
         const uint8_t *key;
         uint64_t generation;
         size_t n;
@@ -58,8 +60,8 @@ int replica_view_next_draft(struct replica_view *view, uint64_t after, uint64_t 
 }
 
 /* Rewrites the overlay record that a `D` key leads to. */
-static int settle_record(struct replica_view *view, const uint8_t *target, size_t n, uint64_t generation, const struct replica_blob *blob,
-                         uint64_t size, struct replica_kv_batch *log)
+static int settle_record(struct replica_view *view, const uint8_t *target, size_t n, uint64_t generation,
+                         const struct replica_blob *blob, uint64_t size, struct replica_kv_batch *log)
 {
     struct replica_buffer value, packed;
     struct view_record record;
@@ -93,7 +95,8 @@ static int settle_record(struct replica_view *view, const uint8_t *target, size_
     return rv;
 }
 
-int replica_view_settle(struct replica_view *view, uint64_t draft, const struct replica_blob *blob, uint64_t size, struct replica_kv_batch *log)
+int replica_view_settle(struct replica_view *view, uint64_t draft, const struct replica_blob *blob,
+                        uint64_t size, struct replica_kv_batch *log)
 {
     struct replica_kv_cursor *cursor;
     uint8_t number[8];
@@ -104,13 +107,15 @@ int replica_view_settle(struct replica_view *view, uint64_t draft, const struct 
     map_key_start(&prefix, 'D', &view->info.options.id);
     replica_u64_encode(draft, number);
     map_key_append(&prefix, number, sizeof number);
-    for (replica_kv_cursor_seek(cursor, prefix.bytes, prefix.size); rv == 0 && replica_kv_cursor_valid(cursor); replica_kv_cursor_next(cursor)) {
+    for (replica_kv_cursor_seek(cursor, prefix.bytes, prefix.size);
+         rv == 0 && replica_kv_cursor_valid(cursor); replica_kv_cursor_next(cursor)) {
         const uint8_t *key;
         size_t n;
         replica_kv_cursor_key(cursor, &key, &n);
         if (n < prefix.size + 9 || memcmp(key, prefix.bytes, prefix.size) != 0)
             break;
-        rv = settle_record(view, key + prefix.size, n - prefix.size - 9, replica_u64_decode(key + n - 8), blob, size, log);
+        rv = settle_record(view, key + prefix.size, n - prefix.size - 9, replica_u64_decode(key + n - 8),
+                           blob, size, log);
     }
     closed = replica_kv_cursor_close(&cursor);
     return closed != 0 ? closed : rv;
@@ -118,7 +123,8 @@ int replica_view_settle(struct replica_view *view, uint64_t draft, const struct 
 
 /* Op lists */
 
-static int resolve_base(const struct replica_view *view, const struct view_record *record, struct replica_stamp *ret_base)
+static int resolve_base(const struct replica_view *view, const struct view_record *record,
+                        struct replica_stamp *ret_base)
 {
     if (record->base_generation == 0)
         *ret_base = record->base;
@@ -167,7 +173,8 @@ static int flush_op(struct op_builder *builder)
 }
 
 /* A record of the frozen range; those of one target come newest first. */
-static int add_record(struct op_builder *builder, const uint8_t *target, size_t n, const uint8_t *value, size_t value_n)
+static int add_record(struct op_builder *builder, const uint8_t *target, size_t n, const uint8_t *value,
+                      size_t value_n)
 {
     struct view_record older;
     int rv = 0;
@@ -194,8 +201,8 @@ static int add_record(struct op_builder *builder, const uint8_t *target, size_t 
     return 0;
 }
 
-int replica_view_ops(struct replica_view *view, struct replica_buffer *position, size_t max, struct replica_buffer *ops, uint64_t *op_count,
-                     uint64_t *byte_count)
+int replica_view_ops(struct replica_view *view, struct replica_buffer *position, size_t max,
+                     struct replica_buffer *ops, uint64_t *op_count, uint64_t *byte_count)
 {
     struct op_builder builder = {.view = view, .ops = ops, .op_count = op_count, .byte_count = byte_count};
     struct replica_kv_cursor *cursor;
@@ -265,7 +272,15 @@ int replica_view_journal_read(struct replica_view *view, struct replica_buffer *
     return replica_kv_get(view->views->log, key, sizeof key, ret_data);
 }
 
-int replica_view_stamp(struct replica_view *view, const struct replica_stamp *stamp, struct replica_kv_batch *log)
+static void forget_journal(const struct replica_view *view, struct replica_kv_batch *log)
+{
+    uint8_t key[1 + REPLICA_ID_SIZE];
+    journal_key(view, key);
+    replica_kv_batch_delete(log, key, sizeof key);
+}
+
+int replica_view_stamp(struct replica_view *view, const struct replica_stamp *stamp,
+                       struct replica_kv_batch *log)
 {
     assert(view->info.commit == REPLICA_COMMIT_FROZEN);
     view->frozen.stamp = *stamp;
@@ -284,10 +299,12 @@ int replica_view_thaw(struct replica_view *view, struct replica_kv_batch *log)
     memset(&view->frozen, 0, sizeof view->frozen);
     view_refresh_own(view);
     view_write(view, log);
+    forget_journal(view, log);
     return 0;
 }
 
-int replica_view_committed(struct replica_view *view, const struct replica_stamp *stamp, const struct replica_dot *dot, struct replica_kv_batch *log)
+int replica_view_committed(struct replica_view *view, const struct replica_stamp *stamp,
+                           const struct replica_dot *dot, struct replica_kv_batch *log)
 {
     if (view->info.commit == REPLICA_COMMIT_NONE)
         return 0;
@@ -304,5 +321,6 @@ int replica_view_committed(struct replica_view *view, const struct replica_stamp
     view->info.commit = REPLICA_COMMIT_NONE;
     view_refresh_own(view);
     view_write(view, log);
+    forget_journal(view, log);
     return 0;
 }

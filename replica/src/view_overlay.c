@@ -48,11 +48,12 @@ static void record_pack(struct replica_buffer *out, const struct view_record *re
         replica_pack_nil(out);
 }
 
-int view_full_path(const struct replica_view *view, struct replica_path path, char ret_text[REPLICA_PATH_MAX + 1], struct replica_path *ret_full)
+int view_full_path(const struct replica_view *view, struct replica_path path,
+                   char ret_text[REPLICA_PATH_MAX + 1], struct replica_path *ret_full)
 {
     struct replica_path sub = view->info.options.sub;
     size_t n = sub.size;
-    if (sub.size + 1 + path.size > REPLICA_PATH_MAX)
+    if (sub.size + (sub.size > 0 && path.size > 0) + path.size > REPLICA_PATH_MAX)
         return REPLICA_E_TOOBIG;
     if (sub.size > 0)
         memcpy(ret_text, sub.text, sub.size);
@@ -64,13 +65,15 @@ int view_full_path(const struct replica_view *view, struct replica_path path, ch
     return 0;
 }
 
-void view_key_overlay(const struct replica_view *view, const struct replica_target_name *name, struct map_key *ret_key)
+void view_key_overlay(const struct replica_view *view, const struct replica_target_name *name,
+                      struct map_key *ret_key)
 {
     map_key_start(ret_key, 'x', &view->info.options.id);
     map_key_append_target(ret_key, name);
 }
 
-int view_overlay_get(struct replica_view *view, const struct replica_target_name *name, struct view_record *ret_record)
+int view_overlay_get(struct replica_view *view, const struct replica_target_name *name,
+                     struct view_record *ret_record)
 {
     struct replica_kv_cursor *cursor;
     struct map_key key;
@@ -102,7 +105,8 @@ static struct replica_map map_of(const struct replica_view *view)
     return (struct replica_map){.kv = view->views->map, .volume = view->info.options.volume};
 }
 
-int view_raw_get(struct replica_view *view, const struct replica_target_name *name, struct replica_version *ret_version, bool *ret_overlaid)
+int view_raw_get(struct replica_view *view, const struct replica_target_name *name,
+                 struct replica_version *ret_version, bool *ret_overlaid)
 {
     struct replica_map map = map_of(view);
     struct view_record record;
@@ -126,7 +130,8 @@ int view_raw_get(struct replica_view *view, const struct replica_target_name *na
 }
 
 /* Where the base of a new record comes from: what lies beneath it. */
-static int find_base(struct replica_view *view, const struct replica_target_name *name, struct view_record *record)
+static int find_base(struct replica_view *view, const struct replica_target_name *name,
+                     struct view_record *record)
 {
     struct replica_map map = map_of(view);
     struct replica_version version;
@@ -162,15 +167,18 @@ static int find_base(struct replica_view *view, const struct replica_target_name
     return rv;
 }
 
-void view_index(const struct replica_view *view, const struct map_key *overlay_key, uint64_t generation, const struct replica_entry *entry, bool add,
-                struct replica_kv_batch *log)
+void view_index(const struct replica_view *view, const struct map_key *overlay_key, uint64_t generation,
+                const struct replica_entry *entry, bool add, struct replica_kv_batch *log)
 {
     size_t head = 1 + REPLICA_ID_SIZE;
     uint8_t number[8], content[REPLICA_CONTENT_ID_SIZE], tail[9] = {0};
     struct map_key key = {.size = 0};
-    if (entry->kind != REPLICA_KIND_FILE || entry->blob.kind == REPLICA_BLOB_INLINE)
+    if (entry->kind == REPLICA_KIND_LINK) {
+        map_key_start(&key, 'N', &view->info.options.id);
+        map_key_append(&key, entry->object.bytes, REPLICA_ID_SIZE);
+    } else if (entry->kind != REPLICA_KIND_FILE || entry->blob.kind == REPLICA_BLOB_INLINE) {
         return;
-    if (entry->blob.kind == REPLICA_BLOB_CONTENT) {
+    } else if (entry->blob.kind == REPLICA_BLOB_CONTENT) {
         replica_content_id_encode(&entry->blob.content, content);
         map_key_append(&key, "X", 1);
         map_key_append(&key, content, sizeof content);
@@ -190,8 +198,8 @@ void view_index(const struct replica_view *view, const struct map_key *overlay_k
 }
 
 /* What the newest generation already says about a target goes: its indexes too. */
-static int drop_replaced(struct replica_view *view, const struct replica_target_name *name, const struct map_key *overlay_key,
-                         struct replica_kv_batch *log)
+static int drop_replaced(struct replica_view *view, const struct replica_target_name *name,
+                         const struct map_key *overlay_key, struct replica_kv_batch *log)
 {
     struct view_record old;
     int rv;
@@ -203,8 +211,8 @@ static int drop_replaced(struct replica_view *view, const struct replica_target_
     return rv == REPLICA_E_NOTFOUND ? 0 : rv;
 }
 
-int view_overlay_put(struct replica_view *view, const struct replica_target_name *name, bool tombstone, const struct replica_entry *entry,
-                     struct replica_kv_batch *log)
+int view_overlay_put(struct replica_view *view, const struct replica_target_name *name, bool tombstone,
+                     const struct replica_entry *entry, struct replica_kv_batch *log)
 {
     struct view_record record;
     struct replica_buffer value;

@@ -120,7 +120,13 @@ static int job_start(struct replica_volume *volume, struct replica_content_id *r
         rv = replica_delta_decode(job->record.data, job->record.size, &job->delta);
     if (rv != 0)
         return rv == REPLICA_E_IO || rv == REPLICA_E_NOMEM ? rv : REPLICA_E_CORRUPT;
-    rv = replica_delta_ops(&job->delta, volume->contents, &job->ops, &job->list, &job->list_size);
+    if (replica_volume_find(volume, NULL, &job->delta.commit, &volume->state.applied, &dot) == 0) {
+        job->list = job->record.data; /* a second dot for an id changes nothing */
+        job->list_size = 0;
+        rv = 0;
+    } else {
+        rv = replica_delta_ops(&job->delta, volume->contents, &job->ops, &job->list, &job->list_size);
+    }
     if (rv == REPLICA_E_ABSENT)
         *ret_wanted = job->delta.ops_content;
     if (rv != 0)

@@ -6,8 +6,9 @@
  *
  * Raw reads give winners and tombstones as merged. Shown reads give what users see:
  *   - a directory's tombstone is shown as that directory while anything below it is live;
+ *     (writers write an entry for every directory above what they make: one that never had any is found, but not listed);
  *   - where a name is a live non-directory and live paths exist below it, the directory is shown under the name (with default
- *     metadata 0755 if it never had an entry) and the other as NAME.remora-<8 hex of its stamp's commit id>, NAME cut so that the
+ *     metadata, 0755) and the other as NAME.remora-<8 hex of its stamp's commit id>, NAME cut so that the
  *     whole is ≤ 255 bytes; operations on the alias mean the non-directory;
  *   - a LINK whose object has no live entry is not shown; one that has is shown with the object's entry.
  *
@@ -94,7 +95,7 @@ int replica_map_get(const struct replica_map *map, const struct replica_kv_batch
 int replica_map_lookup(const struct replica_map *map, struct replica_path path, uint64_t apply_seq,
                        struct replica_version *ret_version);
 
-/* The shown children of dir in name order, after the name `after` (empty: from the first), at most max of them, skipping what
+/* The shown children of dir in name order, an alias right behind the name that it stands for; after the name or alias `after` (empty: from the first), at most max of them, skipping what
  * is not shown; visit borrows. A non-zero result of visit stops and is returned. *reads grows. *ret_more: there may be more.
  * Errors: NOTFOUND, NOTDIR. */
 int replica_map_list(const struct replica_map *map, struct replica_path dir, struct replica_path after, uint64_t apply_seq,

@@ -49,7 +49,7 @@ struct replica_view_options {
     struct replica_vector vector; /* what the snapshot stands for */
     char label[REPLICA_VIEW_LABEL_MAX + 1]; /* for people and to attach again: "" or a name unique per volume */
 };
-/* Errors: EXISTS (id or label), NOSPACE (too many), NOMEM. */
+/* Errors: INVALID (sub, label), EXISTS (id or label), NOSPACE (too many), NOMEM. */
 int replica_view_open(struct replica_views *views, const struct replica_view_options *options, struct replica_kv_batch *log,
                       struct replica_view **ret_view);
 /* Forgets the view and its overlay, about max records per call: AGAIN until 0. BUSY while a commit is in flight. */
@@ -79,8 +79,8 @@ int replica_view_list(struct replica_view *view, struct replica_path dir, struct
                       bool *ret_more, int (*visit)(void *context, struct replica_path name, const struct replica_version *version),
                       void *context);
 
-/* Writing. Each takes effect whole or not at all, into the log batch; time_ms stamps nothing, it becomes a made parent's mtime.
- * Errors of all: READONLY; NOTFOUND (a parent), NOTDIR, PERM (a hard link in a version 1 volume: the caller passes version). */
+/* Writing. Each takes effect whole or not at all, into the log batch. An alias (replica/map.h) can be read, removed and renamed, not
+ * written: that would be READONLY, too. Errors of all: READONLY; NOTFOUND (a parent), NOTDIR, PERM (a hard link in a version 1 volume: the caller passes version). */
 /* Creates or replaces path by entry (kind any but LINK; a file's blob may be DRAFT). A name of a link object keeps being one: the
  * write goes to the object and re-asserts the name. Errors: ISDIR (a non-directory over a directory), EXISTS (a directory over a
  * non-directory); a directory over a directory changes its metadata. */

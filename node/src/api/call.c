@@ -47,10 +47,32 @@ static void destroy_if_finished(struct api_call *call)
         api_call_destroy(call);
 }
 
-/* Whether the client is still there; if not, the call only waits for what is under way. */
+static void remove_request(struct api_request *request)
+{
+    struct api_request **at = &request->call->requests;
+    while (*at != request)
+        at = &(*at)->next;
+    *at = request->next;
+    free(request);
+}
+
+/* Takes back what can be: nobody waits for it any more. */
+static void cancel_requests(struct api_call *call)
+{
+    struct api_request *request = call->requests, *next;
+    for (; request != NULL; request = next) {
+        next = request->next;
+        if (!request->cancelable)
+            continue; /* its final answer will come: the peer still holds pointers of ours */
+        node_request_cancel(api_node(call->api), request->token);
+        remove_request(request);
+    }
+}
+
+/* Whether anybody waits for an answer; if not, the call only waits for what is under way. */
 static bool goes_on(struct api_call *call)
 {
-    if (call->session != NULL)
+    if (call->session != NULL && !call->answered)
         return true;
     call->answered = true;
     destroy_if_finished(call);
@@ -83,6 +105,7 @@ static void send_reply(struct api_call *call, struct replica_buffer *reply, int 
             close(fds[i]);
         replica_buffer_close(reply);
     }
+    cancel_requests(call);
     destroy_if_finished(call);
 }
 
@@ -173,6 +196,11 @@ static void send_progress(struct api_call *call, uint64_t bytes, uint64_t total)
     api_connection_send(connection, &message, NULL, 0);
 }
 
+void api_progress_now(struct api_call *call, uint64_t bytes, uint64_t total)
+{
+    send_progress(call, bytes, total);
+}
+
 static void deliver_progress(void *context)
 {
     struct api_call *call = context;
@@ -193,16 +221,7 @@ void api_progress(struct api_call *call, uint64_t bytes, uint64_t total)
 
 /* Requests */
 
-static void remove_request(struct api_request *request)
-{
-    struct api_request **at = &request->call->requests;
-    while (*at != request)
-        at = &(*at)->next;
-    *at = request->next;
-    free(request);
-}
-
-static void progress_of_answer(struct api_call *call, const uint8_t *result, size_t n)
+static void progress_of_answer(struct api_call *call, void *context, const uint8_t *result, size_t n)
 {
     struct replica_pack_reader reader;
     uint64_t bytes = 0, total = 0;
@@ -213,7 +232,10 @@ static void progress_of_answer(struct api_call *call, const uint8_t *result, siz
         replica_pack_read_uint(&reader, UINT64_MAX, &bytes);
         replica_pack_read_uint(&reader, UINT64_MAX, &total);
     }
-    send_progress(call, bytes, total);
+    if (call->session != NULL && call->on_progress != NULL)
+        call->on_progress(call, context, bytes, total);
+    else
+        send_progress(call, bytes, total);
 }
 
 static void on_answer(void *context, int code, const uint8_t *result, size_t n, bool final)
@@ -223,7 +245,7 @@ static void on_answer(void *context, int code, const uint8_t *result, size_t n, 
     api_done_fn done = request->done;
     void *done_context = request->context;
     if (!final) {
-        progress_of_answer(call, result, n);
+        progress_of_answer(call, done_context, result, n);
         return;
     }
     remove_request(request);
@@ -231,7 +253,8 @@ static void on_answer(void *context, int code, const uint8_t *result, size_t n, 
         done(call, done_context, code, result, n);
 }
 
-void api_request(struct api_call *call, const struct gossip_peer_request *request, api_done_fn done, void *context)
+void api_request(struct api_call *call, const struct gossip_peer_request *request, api_done_fn done,
+                 void *context)
 {
     struct api_request *item = calloc(1, sizeof *item);
     if (item == NULL) {
@@ -241,7 +264,8 @@ void api_request(struct api_call *call, const struct gossip_peer_request *reques
     item->call = call;
     item->done = done;
     item->context = context;
-    item->cancelable = request->kind == GOSSIP_PEER_COMMIT || request->kind == GOSSIP_PEER_RELOAD || request->kind == GOSSIP_PEER_FETCH;
+    item->cancelable = request->kind == GOSSIP_PEER_COMMIT || request->kind == GOSSIP_PEER_RELOAD ||
+                       request->kind == GOSSIP_PEER_FETCH;
     item->next = call->requests;
     call->requests = item;
     item->token = node_request(api_node(call->api), request, on_answer, item);
@@ -291,23 +315,16 @@ void api_call_wake(struct api_call *call)
 
 void api_call_abandon(struct api_call *call)
 {
-    struct api_request *request = call->requests, *next;
     call->session = NULL;
     call->answered = true;
     atomic_store(&call->gone, true);
-    for (; request != NULL; request = next) {
-        next = request->next;
-        if (!request->cancelable)
-            continue; /* its final answer will come: the peer still holds pointers of ours */
-        node_request_cancel(api_node(call->api), request->token);
-        remove_request(request);
-    }
+    cancel_requests(call);
     destroy_if_finished(call);
 }
 
 /* The header up to the params; *ret_notification: nobody waits for an answer. */
-static int read_header(struct replica_pack_reader *reader, uint64_t *ret_msgid, const char **ret_method, size_t *ret_method_n,
-                       bool *ret_notification)
+static int read_header(struct replica_pack_reader *reader, uint64_t *ret_msgid, const char **ret_method,
+                       size_t *ret_method_n, bool *ret_notification)
 {
     uint64_t type;
     size_t items;
@@ -341,7 +358,8 @@ static void answer_error(struct api_session *session, uint64_t msgid, int code, 
     api_connection_send(api_session_connection(session), &reply, NULL, 0);
 }
 
-static struct api_call *new_call(struct node_api *api, struct api_session *session, const uint8_t *message, size_t n)
+static struct api_call *new_call(struct node_api *api, struct api_session *session, const uint8_t *message,
+                                 size_t n)
 {
     struct api_call *call = calloc(1, sizeof *call);
     if (call == NULL)
@@ -368,7 +386,8 @@ static int claim_fds(struct api_call *call)
     return 0;
 }
 
-void api_call_begin(struct node_api *api, struct api_session *session, uid_t uid, gid_t gid, const uint8_t *message, size_t n)
+void api_call_begin(struct node_api *api, struct api_session *session, uid_t uid, gid_t gid,
+                    const uint8_t *message, size_t n)
 {
     struct replica_pack_reader reader, whole;
     struct api_call *call;
@@ -379,7 +398,8 @@ void api_call_begin(struct node_api *api, struct api_session *session, uid_t uid
     replica_pack_reader_init(&reader, message, n);
     whole = reader;
     if (replica_pack_skip(&whole) != 0 || read_header(&reader, &msgid, &name, &name_n, &notification) != 0) {
-        api_connection_refuse(api_session_connection(session), "MALFORMED", "a request is [0, msgid, method, [params]]");
+        api_connection_refuse(api_session_connection(session), "MALFORMED",
+                              "a request is [0, msgid, method, [params]]");
         return;
     }
     if (notification)
@@ -395,7 +415,8 @@ void api_call_begin(struct node_api *api, struct api_session *session, uid_t uid
     call->method = api_method_find(name, name_n);
     api_call_link(api, call);
     api_connection_begin(api_session_connection(session), n);
-    call->params = (struct replica_pack_reader){.data = call->message.data, .size = n, .offset = reader.offset};
+    call->params =
+        (struct replica_pack_reader){.data = call->message.data, .size = n, .offset = reader.offset};
     if (api_is_stopping(api))
         api_fail(call, REPLICA_E_UNAVAILABLE, "the node is stopping; connect again when it has started");
     else if (call->method == NULL)
@@ -403,7 +424,8 @@ void api_call_begin(struct node_api *api, struct api_session *session, uid_t uid
     else if (read_params(&call->params) != 0)
         api_fail(call, REPLICA_E_INVALID, "%s: params is an array of one map", call->method->name);
     else if (claim_fds(call) != 0)
-        api_fail(call, REPLICA_E_INVALID, "%s: an `fd` names a descriptor that did not come with the message", call->method->name);
+        api_fail(call, REPLICA_E_INVALID, "%s: an `fd` names a descriptor that did not come with the message",
+                 call->method->name);
     else
         call->method->run(call);
 }

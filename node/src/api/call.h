@@ -1,8 +1,10 @@
-/* call: one request of an app, from its message to its answer; and what all methods share. Loop thread only, but for run of a job.
+/* call: one request of an app, from its message to its answer; and what all methods share. Loop thread only,
+ * but for run of a job.
  *
- * A method gets the call and answers it exactly once (api_reply…, api_fail), at once or from a continuation: the done of api_request,
- * api_job or api_later. When the client goes, requests that can be taken back are, the rest runs to its end, and no continuation is
- * called any more: what a continuation would have tidied belongs into free_state. */
+ * A method gets the call and answers it exactly once (api_reply…, api_fail), at once or from a continuation:
+ * the done of api_request, api_job or api_later. When the client goes, requests that can be taken back are,
+ * the rest runs to its end, and no continuation is called any more (nor after the answer): what a
+ * continuation would have tidied belongs into free_state. */
 #ifndef NODE_API_CALL_H
 #define NODE_API_CALL_H
 
@@ -47,6 +49,8 @@ struct api_call {
     size_t fds_n;
     void *state; /* of the method */
     void (*free_state)(void *state);
+    /* What becomes of progress that a request reports; NULL: it is sent on. context: the request's. */
+    void (*on_progress)(struct api_call *call, void *context, uint64_t bytes, uint64_t total);
 
     /* private */
     bool answered;
@@ -61,6 +65,15 @@ struct api_call {
     _Atomic uint64_t progress_bytes, progress_total;
     struct node_post progress_post;
     struct api_call *next, *previous; /* of the api */
+
+    /* edit.c */
+    struct replica_id edit_view;
+    int (*edit)(void *state, struct replica_view *view, struct replica_kv_batch *log);
+    api_done_fn edit_done;
+    bool moving; /* a directory of edit_view, step by step */
+    struct replica_content_id complete_content;
+    uint64_t complete_from_ms;
+    void (*complete_done)(struct api_call *call, int code);
 };
 
 /* server.c */
@@ -81,21 +94,27 @@ void api_hold_view(struct node_api *api, const struct replica_id *view, bool hol
 
 /* call.c */
 /* A whole message of a session; answers what is not a call itself. message borrowed. */
-void api_call_begin(struct node_api *api, struct api_session *session, uid_t uid, gid_t gid, const uint8_t *message, size_t n);
+void api_call_begin(struct node_api *api, struct api_session *session, uid_t uid, gid_t gid,
+                    const uint8_t *message, size_t n);
 void api_call_abandon(struct api_call *call);
 void api_call_destroy(struct api_call *call);
 void api_call_wake(struct api_call *call); /* its time has come */
 
-/* done is called unless the client goes before. What request points to must live as long as the call's state. */
-void api_request(struct api_call *call, const struct gossip_peer_request *request, api_done_fn done, void *context);
+/* done is called unless the client goes before. What request points to must live as long as the call's state.
+ */
+void api_request(struct api_call *call, const struct gossip_peer_request *request, api_done_fn done,
+                 void *context);
 /* run on a worker (touching only the call's state and descriptors), then done on the loop. One at a time. */
 void api_job(struct api_call *call, void (*run)(struct api_call *call), void (*done)(struct api_call *call));
 void api_later(struct api_call *call, uint32_t delay_ms, void (*done)(struct api_call *call));
-/* Any thread. total 0: unknown. */
+/* On the loop. total 0: unknown. */
+void api_progress_now(struct api_call *call, uint64_t bytes, uint64_t total);
+/* By a job. */
 void api_progress(struct api_call *call, uint64_t bytes, uint64_t total);
 bool api_is_gone(const struct api_call *call);
 
-/* reply is initialised and begun by api_reply_begin; the method appends its result (one item) and hands it over. */
+/* reply is initialised and begun by api_reply_begin; the method appends its result (one item) and hands it
+ * over. */
 void api_reply_begin(const struct api_call *call, struct replica_buffer *reply);
 void api_reply(struct api_call *call, struct replica_buffer *reply);
 void api_reply_fd(struct api_call *call, struct replica_buffer *reply, int fd); /* fd taken */
@@ -105,10 +124,11 @@ void api_fail(struct api_call *call, int code, const char *format, ...) __attrib
 /* What a room of the peer answered: its reason if it gave one. about: the thing, or NULL. */
 void api_fail_answer(struct api_call *call, const char *about, int code, const uint8_t *result, size_t n);
 
-/* params.c. The getters return 0, or answer the call (INVALID, naming the key) and return the code. Optional ones leave *ret untouched if
- * the key is missing or nil. Text and bytes are borrowed from the message. */
+/* params.c. The getters return 0, or answer the call (INVALID, naming the key) and return the code. Optional
+ * ones leave *ret untouched if the key is missing or nil. Text and bytes are borrowed from the message. */
 bool api_find(const struct api_call *call, const char *key, struct replica_pack_reader *ret_reader);
-bool api_map_find(const struct replica_pack_reader *map, const char *key, struct replica_pack_reader *ret_reader);
+bool api_map_find(const struct replica_pack_reader *map, const char *key,
+                  struct replica_pack_reader *ret_reader);
 int api_get_text(struct api_call *call, const char *key, bool required, const char **ret_text, size_t *ret_n);
 /* NUL-terminated, of at most size - 1 bytes. */
 int api_get_name(struct api_call *call, const char *key, bool required, char *ret_text, size_t size);
@@ -125,23 +145,26 @@ int api_get_path(struct api_call *call, const char *key, bool required, struct a
 /* "path" → canonical; on failure the call is answered. */
 int api_canonical(struct api_call *call, const char *text, size_t n, struct api_path *ret_path);
 int api_get_view(struct api_call *call, struct replica_view **ret_view);
-struct replica_view *api_view(const struct api_call *call, const struct replica_id *id); /* NULL: closed meanwhile */
+struct replica_view *api_view(const struct api_call *call,
+                              const struct replica_id *id); /* NULL: closed meanwhile */
 /* By the param "name" (or "volume"). */
 int api_get_volume(struct api_call *call, const char *key, const struct gossip_volume **ret_volume);
 
 /* entry.c */
 const char *api_kind_name(enum replica_kind kind);
 /* One item: an entry of docs/api.md under the key "path" or "name". */
-void api_pack_entry(struct replica_buffer *out, struct replica_contents *contents, const char *key, struct replica_path path,
-                    const struct replica_version *version);
+void api_pack_entry(struct replica_buffer *out, struct replica_contents *contents, const char *key,
+                    struct replica_path path, const struct replica_version *version);
 void api_pack_hex(struct replica_buffer *out, const uint8_t *bytes, size_t n);
-/* What an app says of an entry: kind, mode, owner, times, target, device, xattrs (encoded into xattrs, which the entry then borrows).
- * Values not given stay as they are in *entry. map: the entry's. Answers the call on failure, naming path. */
-int api_read_entry(struct api_call *call, const char *path, const struct replica_pack_reader *map, struct replica_entry *entry,
-                   struct replica_buffer *xattrs);
+/* What an app says of an entry: kind, mode, owner, times, target, device, xattrs (encoded into xattrs, which
+ * the entry then borrows). Values not given stay as they are in *entry. map: the entry's. Answers the call on
+ * failure, naming path. */
+int api_read_entry(struct api_call *call, const char *path, const struct replica_pack_reader *map,
+                   struct replica_entry *entry, struct replica_buffer *xattrs);
 void api_pack_key(struct replica_buffer *out, const char *key);
 /* The name of a store for people: the member's, or its id in hex. */
-void api_pack_store_name(struct replica_buffer *out, const struct gossip_member *member, const struct replica_id *store);
+void api_pack_store_name(struct replica_buffer *out, const struct gossip_member *member,
+                         const struct replica_id *store);
 
 /* put.c: how many descriptors a message claims: the highest `fd` of its entries, and one. Errors: INVALID. */
 int api_count_fds(const struct api_call *call, size_t *ret_n);

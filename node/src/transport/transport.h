@@ -19,7 +19,12 @@ enum node_channel { NODE_CHANNEL_CONTROL, NODE_CHANNEL_DATA };
 #define NODE_PROTOCOL_MAX 1
 #define NODE_LINKS_MAX        1024 /* outgoing links per channel; the longest unused one is closed for a new one */
 #define NODE_SEND_QUEUE_MAX   (64u << 20) /* bytes queued towards one peer and channel; more is dropped and counted */
+#define NODE_SEND_TOTAL_MAX   (512u << 20) /* the same towards all peers together */
+#define NODE_CONTROL_MESSAGE_MAX (GOSSIP_MESSAGE_SIZE_MAX + 4096) /* one gossip message and its header */
 #define NODE_DATA_MESSAGE_MAX ((1u << 20) + 4096) /* one chunk and its header */
+#define NODE_SESSIONS_MAX     16384 /* peers whose hello is remembered; the longest unheard must say it again */
+
+#define NODE_FEATURE_DATA_PLAIN (UINT64_C(1) << 0) /* set by the transport: its data channel is without CURVE */
 
 struct node_transport_handler {
     void *context;
@@ -48,8 +53,10 @@ const char *node_transport_endpoint(const struct node_transport *transport);
 /* Once the cluster has begun: later hellos carry it, and peers of another cluster are refused by name. */
 void node_transport_set_cluster(struct node_transport *transport, const struct replica_id *cluster);
 
-/* Queues bytes (taken: free(bytes) is called when they were sent or dropped) for store `to` at control address `endpoint`; to may
- * be zero for whoever answers there. Errors: NOSPACE (the queue to that peer is full; dropped), INVALID. */
+/* Queues bytes (taken in any case: free(bytes) is called when they were sent or dropped) for store `to` at control address
+ * `endpoint`; to may be zero for whoever answers there. 0 is no promise of delivery: what finds no accepted link within some
+ * seconds, or was under way when a connection broke, is dropped. Errors: NOSPACE (the queue to that peer, or all of them
+ * together, is full; dropped), INVALID (not an address, not 1 … the channel's largest message), NOMEM. */
 int node_transport_send(struct node_transport *transport, enum node_channel channel, const struct replica_id *to,
                         const char *endpoint, void *bytes, size_t n);
 

@@ -155,7 +155,10 @@ int gossip_swarm_step(struct gossip_swarm *swarm, const struct gossip_swarm_even
     swarm_tick(swarm, update);
     swarm_search_due(swarm, update);
     swarm_dry_due(swarm, update);
-    swarm_pump(swarm, update);
+    if (event->kind == GOSSIP_SWARM_EVENT_WANT && !swarm_link_alone(&swarm->dirty))
+        update->again = true; /* more may be wanted before that: they share messages */
+    else
+        swarm_pump(swarm, update);
     swarm_telling_due(swarm, update);
     swarm_progress_due(swarm, update);
     swarm_upload_some(swarm, update);

@@ -16,39 +16,46 @@
 #include "replica/merkle.h"
 #include "swarm_table.h"
 
-#define SWARM_DEGREE 10 /* peers connected to per content: 6–16 make no difference, more only cost messages \
-                         */
-#define SWARM_ASK_MAX                                                                                        \
-    256 /* pieces in one message: about 16 KiB, and about 1000 reads for the one who serves */
-#define SWARM_SMALL_FACTOR 64 /* small pieces asked for in the place of one chunk: 512 of 16 KiB and below   \
-                               */
-#define SWARM_WINDOW_PAGES 4  /* pages from which chunks are chosen: 4 GiB ahead of the first incomplete one \
-                               */
-#define SWARM_HAVE_MS  5      /* news of chunks are coalesced for this long after the last message */
-#define SWARM_HAVE_MAX 512    /* chunks in one message of news */
-#define SWARM_DRY_MS                                                                                         \
-    50 /* without anything to ask: then chunks left to other receivers are asked for as well */
+/* Asking. 6–16 connections make no difference to speed, more only cost messages. 256 pieces are a message of
+ * 16 KiB, and about 1000 reads for the one who serves. In the place of a chunk 64 small pieces may be asked
+ * for: 512 of 16 KiB and below at once; with more than 4 in the place of a chunk they count as small. Chunks
+ * are chosen from 4 GiB at a time. */
+#define SWARM_DEGREE       10
+#define SWARM_ASK_MAX      256
+#define SWARM_SMALL_FACTOR 64
+#define SWARM_BATCH_FACTOR 4
+#define SWARM_WINDOW_PAGES 4
+#define SWARM_BAD_MAX      3      /* bad pieces after which a store is asked for nothing … */
+#define SWARM_BAD_MS       600000 /* … for so long */
+#define SWARM_BACKOFF_MAX  4      /* doublings of a silent peer's deadline */
+
+/* Times. News of chunks are held back for 5 ms, a few chunks' time on a fast link. A fetch without anything
+ * to ask looks after 50 ms, some round trips, whether chunks left to other receivers must be asked for as
+ * well. */
+#define SWARM_HAVE_MS       5
+#define SWARM_DRY_MS        50
 #define SWARM_TICK_MS       100  /* between looks at deadlines */
 #define SWARM_PROGRESS_MS   1000 /* between progress answers */
 #define SWARM_SEARCH_LEVELS 5    /* search_ms × 1, 2, 4, 8, 10 */
-#define SWARM_WORK_MAX      1024 /* items taken from one queue in one step */
-#define SWARM_SCAN_MAX                                                                                       \
-    4096 /* chunks looked up in contents in one step when a fetch resumes: well below a millisecond */
+
+/* Bounds of one step: items taken from one queue, and chunks looked up in contents when a fetch resumes (a
+ * third of a millisecond). */
+#define SWARM_WORK_MAX 1024
+#define SWARM_SCAN_MAX 4096
+
+/* Bounds of memory. */
+#define SWARM_HAVE_MAX    512   /* chunks in one message of news */
 #define SWARM_PEERS_MAX   4096  /* stores known at once; unused ones make room */
 #define SWARM_VOLUMES_MAX 4096  /* as in the control log */
-#define SWARM_WAITERS_MAX 65536 /* tokens; local callers, each a few dozen bytes */
+#define SWARM_WAITERS_MAX 65536 /* tokens; local callers, each 80 bytes */
 #define SWARM_QUEUE_MAX   1024  /* pieces queued for one receiver: twice what one of ours asks for */
-#define SWARM_CANCELS_MAX 512   /* in one message; each costs a walk along a queue */
 #define SWARM_QUEUES_MAX  16384 /* pieces queued in all: 1.5 MB */
 #define SWARM_QUEUES_BYTES_MAX                                                                               \
-    ((uint64_t)256 << 20)      /* more would wait too long: beyond, each receiver has one */
+    ((uint64_t)256 << 20)      /* more would wait too long; beyond, each receiver has one */
+#define SWARM_CANCELS_MAX 512  /* in one message; each costs a walk along a queue */
+#define SWARM_TOPICS_MAX  1024 /* contents whose receivers are remembered; the longest unused makes room */
 #define SWARM_TOPIC_PEERS 16   /* receivers remembered of one content */
-#define SWARM_TOPICS_MAX  1024 /* contents whose receivers are remembered; the longest unused one makes room \
-                                */
 #define SWARM_OTHERS_MAX  8    /* other holders named in one message */
-#define SWARM_BAD_MAX     3    /* bad pieces after which a store is asked for nothing */
-#define SWARM_BAD_MS      600000 /* … for so long */
-#define SWARM_BACKOFF_MAX 4      /* doublings of a silent peer's deadline */
 
 enum swarm_message {
     SWARM_CONNECT = 1,
@@ -85,6 +92,7 @@ struct swarm_peer {
     uint32_t window; /* chunks that may be asked at once */
     uint32_t asked;  /* pieces asked, and their bytes */
     uint64_t asked_bytes;
+    bool full;            /* of small pieces: first a part of them must come */
     uint64_t progress_ms; /* last answer */
     uint64_t paused_until_ms;
     struct swarm_link outgoing; /* requests that are not in a message yet: empty between steps */

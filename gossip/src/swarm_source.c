@@ -205,10 +205,18 @@ static bool credit_is_spent(const struct gossip_swarm *swarm)
     return swarm->credit_used > 0 && swarm->credit_used + REPLICA_CHUNK_SIZE > swarm->options.credit_bytes;
 }
 
-static bool has_room(const struct swarm_peer *peer)
+/* Once full of small pieces it is asked again only when a quarter is through: so that they share messages.
+ * Chunks are asked one by one, to keep the pipe full. */
+static bool has_room(struct swarm_peer *peer)
 {
-    return peer->asked_bytes < peer->window * REPLICA_CHUNK_SIZE &&
-           peer->asked < peer->window * SWARM_SMALL_FACTOR;
+    uint64_t bytes_max = peer->window * REPLICA_CHUNK_SIZE;
+    uint32_t asked_max = peer->window * SWARM_SMALL_FACTOR;
+    bool room = peer->asked_bytes < bytes_max && peer->asked < asked_max;
+    if (!room && peer->asked > peer->window * SWARM_BATCH_FACTOR)
+        peer->full = true;
+    else if (peer->asked_bytes <= bytes_max / 4 * 3 && peer->asked <= asked_max / 4 * 3)
+        peer->full = false;
+    return room && !peer->full;
 }
 
 static struct swarm_holder *first_ready(const struct swarm_peer *peer)

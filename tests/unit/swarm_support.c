@@ -337,7 +337,7 @@ void swarm_net_step(struct swarm_net *net, size_t node, const struct gossip_swar
             swarm_check_invariants(self->swarm);
         carry_out(net, node);
         e = (struct gossip_swarm_event){.kind = GOSSIP_SWARM_EVENT_TIMER};
-    } while (self->update.again);
+    } while (self->update.again && !net->holding);
     self->wake_ms = self->update.wake_ms;
 }
 
@@ -387,6 +387,17 @@ void swarm_net_want(struct swarm_net *net, size_t node, const struct replica_con
     if (source != SIZE_MAX)
         event.source = swarm_net_store(source);
     swarm_net_step(net, node, &event);
+}
+
+void swarm_net_want_all(struct swarm_net *net, size_t node, const struct replica_content_id *contents,
+                        size_t n, size_t source)
+{
+    const struct gossip_swarm_event timer = {.kind = GOSSIP_SWARM_EVENT_TIMER};
+    net->holding = true;
+    for (size_t i = 0; i < n; i++)
+        swarm_net_want(net, node, &contents[i], source, 0);
+    net->holding = false;
+    swarm_net_step(net, node, &timer);
 }
 
 void swarm_net_want_range(struct swarm_net *net, size_t node, const struct replica_content_id *content,

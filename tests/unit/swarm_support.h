@@ -48,6 +48,7 @@ struct swarm_net {
     struct replica_id volume;
     size_t voters[SWARM_NODES_MAX]; /* what every directory names */
     size_t voters_n;
+    bool holding; /* steps are not continued: more events follow at once */
 };
 
 /* n nodes with default options; the first voters_n are named by every directory. */
@@ -68,6 +69,9 @@ void swarm_net_step(struct swarm_net *net, size_t node, const struct gossip_swar
 /* source: SIZE_MAX for none. */
 void swarm_net_want(struct swarm_net *net, size_t node, const struct replica_content_id *content,
                     size_t source, uint64_t token);
+/* All in one go, as a commit that names them does. */
+void swarm_net_want_all(struct swarm_net *net, size_t node, const struct replica_content_id *contents,
+                        size_t n, size_t source);
 void swarm_net_want_range(struct swarm_net *net, size_t node, const struct replica_content_id *content,
                           size_t source, uint32_t first, uint32_t count, uint64_t token);
 /* A message made by hand, delivered at once. */

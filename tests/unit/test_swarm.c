@@ -90,7 +90,7 @@ static void holes_are_not_sent(void **state)
 /* The source's work is shared: two receivers cost it little more than one. */
 static void receivers_pass_chunks_on(void **state)
 {
-    const size_t sizes[] = {8 * MIB, 60 * MIB};
+    const size_t sizes[] = {3 * MIB, 8 * MIB, 60 * MIB};
     (void)state;
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
         struct swarm_net *net = swarm_net_new(3, 3, NULL);
@@ -103,7 +103,9 @@ static void receivers_pass_chunks_on(void **state)
         printf("  %zu MiB: source sent %.2f of it, %.2f of the time of one copy\n", (size_t)(id.length / MIB),
                (double)net->nodes[0].uploaded / (double)id.length,
                (double)(net->now_ms - began) * (double)net->nodes[0].rate / (double)id.length);
-        assert_true(net->nodes[0].uploaded < id.length / 10 * 13);
+        assert_true(
+            net->nodes[0].uploaded <
+            (i == 0 ? id.length / 10 * 15 : id.length / 10 * 13)); /* one chunk in three, at most, twice */
         swarm_net_destroy(&net);
     }
 }
@@ -385,12 +387,11 @@ static void many_small_contents(void **state)
     net->nodes[0].rate = 10 * KIB;
     for (uint64_t i = 0; i < N; i++)
         ids[i] = swarm_net_put(net, 0, i + 1, 4 * KIB);
-    for (uint64_t i = 0; i < N; i++)
-        swarm_net_want(net, 1, &ids[i], 0, 0);
+    swarm_net_want_all(net, 1, ids, N, 0);
     swarm_net_run(net, MINUTE);
     assert_int_equal(net->nodes[1].haves, N);
     assert_int_equal(net->nodes[0].uploaded, (uint64_t)N * 4 * KIB);
-    assert_true(net->nodes[1].messages <= N);
+    assert_true(net->nodes[1].messages <= N / 50);
     assert_true(net->nodes[1].steps < 3 * N);
     free(ids);
     swarm_net_destroy(&net);

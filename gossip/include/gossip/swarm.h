@@ -10,7 +10,9 @@
 
 #include "gossip/member.h"
 
-#define GOSSIP_SWARM_FETCHES_MAX 65536 /* contents wanted at once; more is refused (BUSY) and asked again later */
+/* Contents wanted at once: more than one commit can name (about 300,000); a small one costs 250 bytes. More is refused: BUSY, and a WANT
+ * without token is dropped. */
+#define GOSSIP_SWARM_FETCHES_MAX (1u << 19)
 #define GOSSIP_SWARM_SOURCES_MAX 16    /* sources of one content */
 
 struct gossip_swarm_options {

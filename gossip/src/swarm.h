@@ -237,28 +237,38 @@ struct swarm_fetch *swarm_fetch_find(const struct gossip_swarm *swarm,
                                      const struct replica_content_id *content);
 bool swarm_fetch_wants(const struct gossip_swarm *swarm, const struct swarm_fetch *fetch,
                        const struct replica_id *volume);
+bool swarm_fetch_whole(const struct swarm_fetch *fetch);     /* somebody wants more than ranges */
+uint64_t swarm_fetch_bytes(const struct swarm_fetch *fetch); /* present */
 void swarm_want(struct gossip_swarm *swarm, const struct gossip_swarm_event *event,
                 struct gossip_update *update);
 void swarm_unwant(struct gossip_swarm *swarm, const struct gossip_swarm_event *event,
                   struct gossip_update *update);
 void swarm_cancel_token(struct gossip_swarm *swarm, uint64_t token, struct gossip_update *update);
+void swarm_progress_due(struct gossip_swarm *swarm, struct gossip_update *update);
+void swarm_waiter_free(struct gossip_swarm *swarm, struct swarm_waiter *waiter);
+void swarm_fetch_release(struct gossip_swarm *swarm, struct swarm_fetch *fetch); /* all its requests */
+void swarm_fetch_destroy(struct gossip_swarm *swarm, struct swarm_fetch *fetch);
+bool swarm_fetch_destroy_unwanted(struct gossip_swarm *swarm,
+                                  struct swarm_fetch *fetch); /* true: it is gone */
+
+/* swarm_arrival.c: what is here of it */
 void swarm_scan_some(struct gossip_swarm *swarm, struct gossip_update *update);
+void swarm_fetch_scan(struct gossip_swarm *swarm,
+                      struct swarm_fetch *fetch); /* what an earlier life left, in slices */
 /* The piece is here and verified. The fetch may be gone afterwards. */
 void swarm_fetch_present(struct gossip_swarm *swarm, struct swarm_fetch *fetch, uint8_t kind, uint32_t index,
                          uint64_t bytes, struct gossip_update *update);
-/* The content vanished or cannot be written: look again, later. */
+void swarm_fetch_answer_ranges(struct gossip_swarm *swarm, struct swarm_fetch *fetch,
+                               struct gossip_update *update);
+/* The content vanished: begin anew. */
 void swarm_fetch_restart(struct gossip_swarm *swarm, struct swarm_fetch *fetch, struct gossip_update *update);
 /* Tells every token that it failed, but those that began, or saw progress, less than patience_ms ago; ends
  * the fetch unless somebody else wants it. True: it is gone. */
 bool swarm_fetch_fail(struct gossip_swarm *swarm, struct swarm_fetch *fetch, int code, uint32_t patience_ms,
                       struct gossip_update *update);
-void swarm_fetch_destroy(struct gossip_swarm *swarm, struct swarm_fetch *fetch);
-void swarm_progress_due(struct gossip_swarm *swarm, struct gossip_update *update);
 /* Ends a fetch whose content was filled by whomever. True: it is gone. */
 bool swarm_fetch_finish_if_filled(struct gossip_swarm *swarm, struct swarm_fetch *fetch,
                                   struct gossip_update *update);
-bool swarm_fetch_whole(const struct swarm_fetch *fetch);     /* somebody wants more than ranges */
-uint64_t swarm_fetch_bytes(const struct swarm_fetch *fetch); /* present */
 
 /* swarm_holder.c: who may have it */
 struct swarm_holder *swarm_holder_find(const struct swarm_fetch *fetch, const struct replica_id *store);
@@ -295,33 +305,36 @@ bool swarm_pick(struct gossip_swarm *swarm, struct swarm_holder *holder, struct 
                 bool *ret_stolen);
 uint32_t swarm_piece_size(const struct replica_content_id *content, uint8_t kind, uint32_t index);
 
-/* swarm_source.c: asking */
+/* swarm_peer.c: other stores, and what was asked of them */
 struct swarm_peer *swarm_peer_find(const struct gossip_swarm *swarm, const struct replica_id *store);
 struct swarm_peer *swarm_peer_take(struct gossip_swarm *swarm,
                                    const struct replica_id *store); /* a reference; NULL: no room */
+void swarm_peer_hold(struct swarm_peer *peer);                      /* a further reference */
 void swarm_peer_drop(struct gossip_swarm *swarm, struct swarm_peer *peer);
 void swarm_peer_destroy(struct gossip_swarm *swarm, struct swarm_peer *peer);
 void swarm_peer_dirty(struct gossip_swarm *swarm, struct swarm_peer *peer);
-void swarm_peer_hold(struct swarm_peer *peer); /* a further reference */
-void swarm_measure(struct gossip_swarm *swarm, struct swarm_peer *peer, uint64_t asked_ms);
-void swarm_peer_heard(struct gossip_swarm *swarm, const struct replica_id *store);
+void swarm_peer_heard(struct gossip_swarm *swarm, const struct replica_id *store); /* it answered */
 struct swarm_request *swarm_request_add(struct gossip_swarm *swarm, struct swarm_holder *holder, uint8_t kind,
                                         uint32_t index, bool stolen);
 struct swarm_request *swarm_request_find(const struct swarm_fetch *fetch, const struct replica_id *store,
                                          uint8_t kind, uint32_t index);
 /* Frees it and returns its credit. cancel: the peer is told. */
 void swarm_request_release(struct gossip_swarm *swarm, struct swarm_request *request, bool cancel);
+
+/* swarm_source.c: asking */
 void swarm_pump(struct gossip_swarm *swarm, struct gossip_update *update);
+void swarm_measure(struct gossip_swarm *swarm, struct swarm_peer *peer, uint64_t asked_ms);
 void swarm_piece(struct gossip_swarm *swarm, const struct gossip_swarm_event *event,
                  struct gossip_update *update);
 void swarm_refused(struct gossip_swarm *swarm, const struct replica_id *from, const struct swarm_item *item,
                    struct gossip_update *update);
+
+/* swarm_deadline.c: waiting too long */
 void swarm_tick(struct gossip_swarm *swarm, struct gossip_update *update);
+void swarm_take_over(struct gossip_swarm *swarm,
+                     struct swarm_fetch *fetch); /* from a slow peer to one that is idle */
 void swarm_member_dead(struct gossip_swarm *swarm, const struct replica_id *store,
                        struct gossip_update *update);
-/* A request that waits long at a slow peer goes to one that is idle. */
-void swarm_take_over(struct gossip_swarm *swarm, struct swarm_fetch *fetch);
-uint64_t swarm_deadline_ms(const struct gossip_swarm *swarm, const struct swarm_peer *peer);
 
 /* swarm_message.c: the wire */
 int swarm_message(struct gossip_swarm *swarm, const struct gossip_message *message,

@@ -119,8 +119,8 @@ static size_t holders(void *context, const struct replica_id *volume, struct rep
 static bool may_read(void *context, const struct replica_id *volume, const struct gossip_principal *principal)
 {
     const struct context *c = context;
-    return replica_id_equal(volume, &c->net->volume) &&
-           !c->net->nodes[node_of(c->net, &principal->store)].stranger;
+    size_t node = node_of(c->net, &principal->store);
+    return replica_id_equal(volume, &c->net->volume) && (node == SIZE_MAX || !c->net->nodes[node].stranger);
 }
 
 static bool belongs(void *context, const struct replica_id *volume, const struct replica_content_id *content)
@@ -273,6 +273,8 @@ static void send_pieces(struct swarm_net *net, size_t from)
         packet->content = upload->content;
         packet->piece = upload->piece;
         packet->sent = data.size;
+        if (++node->uploading > node->uploading_max)
+            node->uploading_max = node->uploading;
         push(net, packet);
         node->uploaded += data.size;
         if (node->mute || node->dead)
@@ -359,6 +361,7 @@ static void arrive(struct swarm_net *net, const struct swarm_packet *packet)
     case PACKET_UPLOADED:
         event.kind = GOSSIP_SWARM_EVENT_UPLOADED;
         event.bytes = packet->sent;
+        node->uploading--;
         break;
     case PACKET_PIECE:
         event.kind = GOSSIP_SWARM_EVENT_PIECE;
@@ -370,13 +373,16 @@ static void arrive(struct swarm_net *net, const struct swarm_packet *packet)
     swarm_net_step(net, packet->to, &event);
 }
 
-void swarm_net_inject(struct swarm_net *net, size_t from, size_t to, uint8_t type, const void *payload,
-                      size_t size)
+int swarm_net_message(struct swarm_net *net, const struct gossip_principal *from, size_t to, uint8_t type,
+                      const void *payload, size_t size)
 {
-    struct swarm_packet *packet = make_packet(PACKET_MESSAGE, from, to, net->now_ms, payload, size);
-    packet->type = type;
-    arrive(net, packet);
-    free(packet);
+    struct swarm_net_node *node = &net->nodes[to];
+    struct gossip_swarm_event event = {
+        .kind = GOSSIP_SWARM_EVENT_MESSAGE,
+        .time = {.now_ms = net->now_ms},
+        .message = {.from = from, .type = type, .payload = payload, .size = size}};
+    gossip_update_clear(&node->update);
+    return gossip_swarm_step(node->swarm, &event, &node->update);
 }
 
 void swarm_net_want(struct swarm_net *net, size_t node, const struct replica_content_id *content,

@@ -30,8 +30,9 @@ struct swarm_net_node {
     uint64_t uploaded; /* bytes */
     size_t haves;      /* NOTE_HAVE */
     size_t messages, steps;
-    int code;          /* of the last final answer */
-    uint64_t answered; /* its token; 0: none */
+    size_t uploading, uploading_max; /* pieces at once */
+    int code;                        /* of the last final answer */
+    uint64_t answered;               /* its token; 0: none */
     uint64_t answered_ms;
     size_t answers, progress;
 };
@@ -74,9 +75,9 @@ void swarm_net_want_all(struct swarm_net *net, size_t node, const struct replica
                         size_t n, size_t source);
 void swarm_net_want_range(struct swarm_net *net, size_t node, const struct replica_content_id *content,
                           size_t source, uint32_t first, uint32_t count, uint64_t token);
-/* A message made by hand, delivered at once. */
-void swarm_net_inject(struct swarm_net *net, size_t from, size_t to, uint8_t type, const void *payload,
-                      size_t size);
+/* One step with a message made by hand, whose update is left in the node: nothing of it is carried out. */
+int swarm_net_message(struct swarm_net *net, const struct gossip_principal *from, size_t to, uint8_t type,
+                      const void *payload, size_t size);
 void swarm_net_member_dead(struct swarm_net *net, size_t node, size_t dead);
 
 /* Runs until node has the content, or for ms; true: it has. */

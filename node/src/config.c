@@ -303,29 +303,50 @@ struct setting {
     enum setting_type type;
     size_t offset;
     uint32_t min, max; /* of a number; max also of a label's length */
+    const char *argument; /* for people; NULL: a switch */
+    const char *help;
 };
 #define AT(field) offsetof(struct node_config, field)
 
 static const struct setting SETTINGS[] = {
-    {"data", TEXT, AT(data), 0, 0},
-    {"socket", SOCKET, AT(socket), 0, 0},
-    {"listen", LISTEN, AT(listen), 0, 0},
-    {"advertise", ENDPOINT, AT(advertise), 0, 0},
-    {"key", TEXT, AT(key), 0, 0},
-    {"zone", LABEL, AT(zone), 0, GOSSIP_ZONE_MAX},
-    {"name", LABEL, AT(name), 0, GOSSIP_NAME_MAX},
-    {"config", TEXT, AT(config_file), 0, 0},
-    {"join", JOIN, AT(join), 0, 0},
-    {"capacity", BYTES, AT(capacity), 0, 0},
-    {"cache-size", BYTES, AT(cache_size), 0, 0},
-    {"free-space", BYTES, AT(free_space), 0, 0},
-    {"expect", NUMBER, AT(expect), 1, GOSSIP_CONTROL_MEMBERS_MAX},
-    {"shutdown-timeout", NUMBER, AT(shutdown_timeout_s), 0, SECONDS_MAX},
-    {"background-commit", NUMBER, AT(background_commit_s), 1, SECONDS_MAX},
-    {"vote", BOOL, AT(vote), 0, 0},
-    {"data-plain", BOOL, AT(data_plain), 0, 0},
-    {"log-json", BOOL, AT(log_json), 0, 0},
-    {"log-level", LEVEL, AT(log_level), 0, 0},
+    {"data", TEXT, AT(data), 0, 0, "DIR",
+     "the store: identity, log, map and contents (/var/lib/remora as root, else ~/.local/share/remora)"},
+    {"socket", SOCKET, AT(socket), 0, 0, "PATH",
+     "of the API socket (/run/remora/remora.sock as root, else $XDG_RUNTIME_DIR/remora/remora.sock)"},
+    {"listen", LISTEN, AT(listen), 0, 0, "tcp://H:P",
+     "control channel; data is on the next port (tcp://127.0.0.1:7410, or the next free pair)"},
+    {"advertise", ENDPOINT, AT(advertise), 0, 0, "tcp://H:P",
+     "what others reach this node by, if not the address listened on"},
+    {"key", TEXT, AT(key), 0, 0, "FILE",
+     "a cluster key or credential, made by `remora keygen`; needed beyond this machine"},
+    {"zone", LABEL, AT(zone), 0, GOSSIP_ZONE_MAX, "Z",
+     "where this node is: voters are spread over zones"},
+    {"name", LABEL, AT(name), 0, GOSSIP_NAME_MAX, "NAME",
+     "for people, in listings (the host name)"},
+    {"config", TEXT, AT(config_file), 0, 0, "FILE",
+     "lines \"name = value\", named as these flags"},
+    {"join", JOIN, AT(join), 0, 0, "tcp://H:P[,…]",
+     "addresses of nodes of the cluster; names are resolved anew at each try"},
+    {"capacity", BYTES, AT(capacity), 0, 0, "SIZE",
+     "bytes of contents that this node keeps at most (0: what the disk has)"},
+    {"cache-size", BYTES, AT(cache_size), 0, 0, "SIZE",
+     "of them, bytes that may be evicted (0: what the disk has)"},
+    {"free-space", BYTES, AT(free_space), 0, 0, "SIZE",
+     "to leave free on the disk (1 GiB, or a twentieth of the disk if that is less)"},
+    {"expect", NUMBER, AT(expect), 1, GOSSIP_CONTROL_MEMBERS_MAX, "N",
+     "begin a cluster with exactly the N nodes in --join, this one among them; 1, 3 or 5"},
+    {"shutdown-timeout", NUMBER, AT(shutdown_timeout_s), 0, SECONDS_MAX, "S",
+     "seconds for the last commits at SIGTERM (25)"},
+    {"background-commit", NUMBER, AT(background_commit_s), 1, SECONDS_MAX, "S",
+     "seconds between commits of views that are opened with auto (5)"},
+    {"vote", BOOL, AT(vote), 0, 0, NULL,
+     "a candidate for voting: keeps whole volumes"},
+    {"data-plain", BOOL, AT(data_plain), 0, 0, NULL,
+     "contents travel unencrypted (they are verified anyway); all nodes alike"},
+    {"log-json", BOOL, AT(log_json), 0, 0, NULL,
+     "log lines as JSON"},
+    {"log-level", LEVEL, AT(log_level), 0, 0, "LEVEL",
+     "debug, info, warning or error (info)"},
 };
 #define SETTINGS_N (sizeof SETTINGS / sizeof SETTINGS[0])
 
@@ -371,6 +392,24 @@ static void variable_of(const char *setting, char *ret_name, size_t n)
     snprintf(ret_name, n, "REMORA_%s", setting);
     for (char *c = ret_name; *c != '\0'; c++)
         *c = *c == '-' ? '_' : (char)toupper((unsigned char)*c);
+}
+
+void node_config_each(void (*visit)(void *context, const char *name, const char *variable, const char *argument, const char *help),
+                      void *context)
+{
+    for (size_t i = 0; i < SETTINGS_N; i++) {
+        char variable[64];
+        variable_of(SETTINGS[i].name, variable, sizeof variable);
+        visit(context, SETTINGS[i].name, variable, SETTINGS[i].argument, SETTINGS[i].help);
+    }
+}
+
+bool node_config_is_switch(const char *name)
+{
+    for (size_t i = 0; i < SETTINGS_N; i++)
+        if (strcmp(name, SETTINGS[i].name) == 0)
+            return SETTINGS[i].argument == NULL;
+    return false;
 }
 
 /* What node_config_set said, behind where the setting came from. */

@@ -43,6 +43,11 @@ int node_config_file(struct node_config *config, const char *path, char **ret_me
 /* What only the whole can tell (--expect without --join, a join without a key …). */
 int node_config_check(const struct node_config *config, char **ret_message);
 
+/* Every setting in order, for help: its flag without dashes, its variable, what it takes (NULL: nothing) and what it is. */
+void node_config_each(void (*visit)(void *context, const char *name, const char *variable, const char *argument, const char *help),
+                      void *context);
+bool node_config_is_switch(const char *name);
+
 /* free_space, or if it was not given 1 GiB or 5 % of the disk that data lies (or will lie) on, the smaller. */
 uint64_t node_config_free_space(const struct node_config *config);
 

@@ -114,9 +114,12 @@ static void continue_pull(struct gossip_sync *sync, struct attached *attached, c
         gossip_update_wake(update, attached->pull_deadline_ms);
         return;
     }
-    if (hint != NULL && !replica_id_is_zero(hint) && !replica_id_equal(hint, &sync->self))
+    if (hint != NULL && !replica_id_is_zero(hint) && !replica_id_equal(hint, &sync->self)) {
         source = *hint;
-    else if (!pick_source(sync, attached, &source)) {
+    } else if (time.now_ms < attached->pull_deadline_ms) { /* the last one asked had nothing: not at once again */
+        gossip_update_wake(update, attached->pull_deadline_ms);
+        return;
+    } else if (!pick_source(sync, attached, &source)) {
         gossip_update_wake(update, time.now_ms + sync->options.pull_ms);
         return;
     }
@@ -228,11 +231,23 @@ int gossip_sync_store(struct gossip_sync *sync, struct attached *attached, const
     return rv;
 }
 
+/* The source asked gave what it had, or a part of it. An answer without anything new teaches nothing, but whoever repeats the question at
+ * once keeps both busy for nothing: two that lack the same would ask each other for ever, and never the one that has it. */
+static void pull_answered(struct gossip_sync *sync, struct attached *attached, bool more, bool fresh, const struct gossip_sync_event *event,
+                          struct gossip_update *update)
+{
+    memset(&attached->source, 0, sizeof attached->source);
+    attached->pull_deadline_ms = fresh ? 0 : event->time.now_ms + sync->options.pull_ms;
+    if (more && fresh)
+        send_pull(sync, attached, &event->message.from->store, event->time, update);
+}
+
 /* Caches take deltas from anybody, but only what a voter calls committed; voters take uncommitted ones from voters only. */
 static int receive_deltas(struct gossip_sync *sync, const struct gossip_sync_event *event, struct gossip_update *update)
 {
     struct replica_pack_reader reader;
-    struct replica_vector committed;
+    struct replica_vector committed, before;
+    const struct replica_id *hint = &event->message.from->store;
     struct replica_id volume;
     struct attached *attached;
     bool more, rose, from_voter;
@@ -252,6 +267,7 @@ static int receive_deltas(struct gossip_sync *sync, const struct gossip_sync_eve
     from_voter = gossip_sync_is_voter(sync->control, &volume, &event->message.from->store);
     if (!from_voter || image_is_coming(attached))
         return 0;
+    before = replica_volume_state(attached->volume)->stored;
     for (size_t i = 0; i < count && rv == 0; i++) {
         const uint8_t *record;
         size_t size;
@@ -268,13 +284,14 @@ static int receive_deltas(struct gossip_sync *sync, const struct gossip_sync_eve
     if (rose)
         gossip_update_note(update, GOSSIP_NOTE_COMMITTED, &volume, NULL, NULL);
     replica_vector_join(&attached->target, &committed);
-    if (event->message.type == MESSAGE_DELTAS && replica_id_equal(&attached->source, &event->message.from->store)) {
-        memset(&attached->source, 0, sizeof attached->source);
-        if (more && count > 0)
-            send_pull(sync, attached, &event->message.from->store, event->time, update);
+    if (event->message.type == MESSAGE_DELTAS) {
+        if (replica_id_equal(&attached->source, &event->message.from->store))
+            pull_answered(sync, attached, more && count > 0, !replica_vector_equal(&before, &replica_volume_state(attached->volume)->stored),
+                          event, update);
+        hint = NULL; /* it gave what it had */
     }
     attached->applying = true;
-    continue_pull(sync, attached, &event->message.from->store, event->time, update);
+    continue_pull(sync, attached, hint, event->time, update);
     return 0;
 }
 

@@ -232,6 +232,8 @@ static struct world_call *start_edit(struct world *world, struct world_call *cal
     call->path = strdup(path);
     if (call->path == NULL)
         abort();
+    world_trace(world, "node %zu %s %s, %zu bytes (%llu)", call->node, call->removes ? "removes" : "puts",
+                path, call->size, (unsigned long long)call->token);
     ask(world, call, &request);
     return call;
 }
@@ -278,6 +280,7 @@ static struct world_call *start_on_view(struct world *world, size_t node, enum c
     call->view = *view;
     if (found != NULL)
         call->volume = oracle_index(world, &replica_view_info(found)->options.volume);
+    world_trace(world, "node %zu is asked for %s (%llu)", node, names[kind], (unsigned long long)call->token);
     ask(world, call, &request);
     return call;
 }

@@ -7,6 +7,7 @@
 #include "replica/error.h"
 #include "replica/merkle.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -133,8 +134,11 @@ static void note_commits(struct world *world, size_t node)
             !replica_id_is_zero(&call->commit))
             continue;
         id = id_in_flight(world, node, &call->view);
-        if (!replica_id_equal(&id, &call->in_flight))
-            call->commit = id;
+        if (replica_id_is_zero(&id) || replica_id_equal(&id, &call->in_flight))
+            continue;
+        call->commit = id;
+        world_trace(world, "node %zu: commit %llu is %02x%02x%02x%02x", node, (unsigned long long)call->token,
+                    id.bytes[0], id.bytes[1], id.bytes[2], id.bytes[3]);
     }
 }
 
@@ -234,6 +238,8 @@ static void committed(struct world *world, struct world_call *call)
         return;
     }
     note_due(world, call);
+    world_trace(world, "node %zu: commit %llu has dot %02x %llu", call->node, (unsigned long long)call->token,
+                token.dot.actor.store.bytes[0], (unsigned long long)token.dot.seq);
     if (token.dot.seq == 0)
         return;
     world->acknowledged = world_grow(world->acknowledged, world->acknowledged_n,
@@ -330,6 +336,9 @@ static bool node_is_quiet(struct quiet *quiet, size_t node)
             return false;
         quiet->why = "not everything committed is applied";
         if (!replica_vector_equal(&state->applied, &state->committed))
+            return false;
+        quiet->why = "a voter does not hold everything that is committed";
+        if (node < world->options.founders && !replica_vector_covers(&state->held, &state->committed))
             return false;
         quiet->why = "vectors differ";
         if (!replica_vector_equal(
@@ -475,6 +484,35 @@ static void check_node(struct world *world, size_t node)
     }
 }
 
+static void trace_vector(struct world *world, size_t node, const char *name,
+                         const struct replica_vector *vector)
+{
+    char text[256] = "";
+    for (size_t i = 0; i < vector->n; i++) {
+        size_t n = strlen(text);
+        snprintf(text + n, sizeof text - n, " %02x:%llu", vector->entries[i].actor.store.bytes[0],
+                 (unsigned long long)vector->entries[i].seq);
+    }
+    world_trace(world, "node %zu %s%s", node, name, text);
+}
+
+static void trace_all(struct world *world)
+{
+    for (size_t i = 0; i < world->options.nodes; i++)
+        for (size_t v = 0; v < world->volumes_n; v++) {
+            const struct replica_volume *volume =
+                world->nodes[i].peer == NULL
+                    ? NULL
+                    : gossip_peer_volume(world->nodes[i].peer, &world->volumes[v].id);
+            if (volume == NULL)
+                continue;
+            trace_vector(world, i, "stored", &replica_volume_state(volume)->stored);
+            trace_vector(world, i, "held", &replica_volume_state(volume)->held);
+            trace_vector(world, i, "committed", &replica_volume_state(volume)->committed);
+            trace_vector(world, i, "applied", &replica_volume_state(volume)->applied);
+        }
+}
+
 bool world_converge(struct world *world, uint64_t ms)
 {
     struct quiet quiet = {.world = world};
@@ -488,6 +526,8 @@ bool world_converge(struct world *world, uint64_t ms)
     }
     if (!world->failed && !world_run_until(world, is_quiet, &quiet, ms))
         world_fail(world, "it does not come to rest: node %zu: %s", quiet.node, quiet.why);
+    if (world->failed)
+        trace_all(world);
     world_run_for(world, QUIET_MS);
     if (!world->failed && !is_quiet(&quiet))
         world_fail(world, "it does not stay at rest: node %zu: %s", quiet.node, quiet.why);

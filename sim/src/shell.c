@@ -106,7 +106,8 @@ void shell_stop(struct world *world, size_t at, bool lose_nothing)
     drop_held(node);
     replica_kv_memory_crash(node->log, keep_log);
     replica_kv_memory_crash(node->map, keep_map);
-    replica_contents_memory_crash(node->contents);
+    if (!lose_nothing)
+        replica_contents_memory_crash(node->contents);
     node->crash_at_write = 0;
     calls_gone(world, at);
     if (!lose_nothing)

@@ -47,6 +47,35 @@ static void without_a_majority_nothing_happens(void **state)
     }
 }
 
+/* A commit that was only frozen when its node died is thawed by the next life: its drafts are dirty again,
+ * and the next commit publishes them. */
+static void thawed_drafts_are_published(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= 5; seed++) {
+        struct test_three three;
+        struct world_call *call;
+        struct world *world;
+        default_three(&three, seed, 3);
+        world = three.world;
+        world_isolate(world, 0);
+        test_put_text(world, 0, &three.views[0], "kept", "draft");
+        call = world_commit_start(world, 0, &three.views[0]);
+        world_run_for(world, 2000);
+        assert_int_equal(world_call_code(call), WORLD_PENDING);
+        world_crash(world, 0, seed % 2 == 0 /* lose nothing */);
+        world_heal(world);
+        world_restart(world, 0);
+        test_expect_text(world, 0, &three.views[0], "kept", "draft");
+        assert_int_equal(world_commit(world, 0, &three.views[0]), 0);
+        assert_int_equal(world_acknowledged(world), 1);
+        assert_int_equal(world_reload(world, 1, &three.views[1]), 0);
+        test_expect_text(world, 1, &three.views[1], "kept", "draft");
+        assert_true(world_converge(world, 60000));
+        test_three_end(&three);
+    }
+}
+
 static int count(void *context, const struct replica_version *version)
 {
     (void)version;
@@ -242,6 +271,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(without_a_majority_nothing_happens),
+        cmocka_unit_test(thawed_drafts_are_published),
         cmocka_unit_test(coordinator_dies_at_any_point),
         cmocka_unit_test(late_request_is_no_second_commit),
         cmocka_unit_test(clocks_an_hour_off),

@@ -25,7 +25,8 @@ const char *remora_error_symbol(const struct remora *remora);
 
 /* Without progress for so long a call fails with UNAVAILABLE; default 30000. */
 void remora_set_timeout(struct remora *remora, uint32_t timeout_ms);
-/* bytes done and total (0: unknown) of the call in course; return non-zero to give up (CANCELLED). */
+/* bytes done and total (0: unknown) of the call in course; return non-zero to give up (CANCELLED). Also called when a signal
+ * interrupts the waiting, so that a handler which sets a flag for this callback ends the call. */
 void remora_on_progress(struct remora *remora, int (*progress)(void *context, uint64_t bytes, uint64_t total), void *context);
 
 /* Any method of docs/api.md. params: one packed map (borrowed); fds: n descriptors to pass (borrowed). result: the packed result map,

@@ -52,7 +52,13 @@ static int lost(struct exchange *exchange)
                        exchange->method, exchange->remora->path);
 }
 
-/* Waits until the socket is ready for one of events. Errors: UNAVAILABLE. */
+static bool is_cancelled(const struct exchange *exchange)
+{
+    const struct remora *remora = exchange->remora;
+    return remora->progress != NULL && remora->progress(remora->context, exchange->bytes, exchange->total) != 0;
+}
+
+/* Waits until the socket is ready for one of events. Errors: UNAVAILABLE, CANCELLED. */
 static int wait_for(struct exchange *exchange, short events)
 {
     struct pollfd item = {.fd = exchange->remora->fd, .events = events};
@@ -68,6 +74,8 @@ static int wait_for(struct exchange *exchange, short events)
             return 0;
         if (n < 0 && errno != EINTR)
             return lost(exchange);
+        if (n < 0 && is_cancelled(exchange)) /* a signal: its handler may have told the callback to give up */
+            return client_fail(exchange->remora, REPLICA_E_CANCELLED, "%s: cancelled", exchange->method);
     }
 }
 

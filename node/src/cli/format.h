@@ -1,0 +1,25 @@
+/* format: how sizes, times, modes and names are shown. Pure. */
+#ifndef CLI_FORMAT_H
+#define CLI_FORMAT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define CLI_SIZE_TEXT     16 /* "1023.9 GiB" and room */
+#define CLI_DURATION_TEXT 24
+#define CLI_TIME_TEXT     32
+#define CLI_MODE_TEXT     11
+
+/* "0 B", "1023 B", "1.5 GiB". */
+void cli_format_size(uint64_t bytes, char ret_text[CLI_SIZE_TEXT]);
+/* "0:07", "12:34", "1:02:03"; "> 99 days" beyond. */
+void cli_format_duration(uint64_t seconds, char ret_text[CLI_DURATION_TEXT]);
+/* "2026-11-25 04:49:34" in local time. */
+void cli_format_time(int64_t seconds, char ret_text[CLI_TIME_TEXT]);
+/* "drwxr-xr-x", as ls: kind is one of "-dlpscb". */
+void cli_format_mode(char kind, uint32_t mode, char ret_text[CLI_MODE_TEXT]);
+/* Control bytes (a name may hold any) as "?", so that they cannot steer a terminal. In place. */
+void cli_format_tame(char *text);
+
+#endif

@@ -4,6 +4,7 @@
 #define CLI_WALK_H
 
 #include "cli/cli.h"
+#include "cli/ids.h"
 
 enum cli_walk_when {
     CLI_WALK_ENTRY, /* any entry; a directory before what is in it */
@@ -20,5 +21,8 @@ int cli_walk(struct cli *cli, const char *path, bool deep, cli_walk_fn visit, vo
 int cli_stat(struct cli *cli, const char *path, struct remora_entry *ret_entry);
 /* Whether there is one. */
 int cli_exists(struct cli *cli, const char *path, bool *ret_exists, struct remora_entry *ret_entry);
+
+/* Up to length bytes of a file from offset on to standard output, as they come in. 0 or an exit code. */
+int cli_cat(struct cli *cli, const char *path, uint64_t offset, uint64_t length);
 
 #endif

@@ -13,7 +13,7 @@
 
 #define XATTR_LIST_MAX  (64 * 1024) /* XATTR_LIST_MAX and XATTR_SIZE_MAX of Linux */
 #define XATTR_VALUE_MAX (64 * 1024)
-#define XATTRS_MAX      4096
+#define XATTRS_MAX      128 /* of one file; a node takes 64 and refuses more by name */
 
 static int failed(const char *path)
 {
@@ -242,6 +242,7 @@ static int read_xattrs(const char *path, struct remora_entry *entry)
             continue;
         if (entry->xattrs == NULL && (entry->xattrs = calloc(XATTRS_MAX, sizeof entry->xattrs[0])) == NULL)
             return -1;
+        errno = E2BIG;
         if (entry->xattrs_n == XATTRS_MAX || add_xattr(entry, path, name) != 0)
             return -1;
     }

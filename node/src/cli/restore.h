@@ -1,0 +1,37 @@
+/* restore: making what an entry describes in the local file system. Names are taken relative to a directory that is held open, and no
+ * symbolic link is ever followed: nothing a volume names can lead out of the place it is restored to. */
+#ifndef CLI_RESTORE_H
+#define CLI_RESTORE_H
+
+#include "cli/cli.h"
+
+#define CLI_TEMPORARY_TEXT 64
+
+struct cli_restore {
+    struct cli *cli;
+    bool hardlink; /* share the node's own file where its mode, owner and times can be the entry's */
+    bool verify;   /* read back what was copied, against the content id */
+    bool as_root;  /* owners are kept */
+    bool warned;   /* of an attribute that this file system does not keep */
+};
+
+void cli_restore_init(struct cli_restore *restore, struct cli *cli);
+
+/* Makes the file, link or special file of `entry` (not a directory) as name in dir, which must not exist. path: in the volume, to fetch
+ * its bytes. shown: the local name for messages. 0 or an exit code, and then there is nothing under that name. */
+int cli_restore(struct cli_restore *restore, int dir, const char *name, const char *path, const struct remora_entry *entry,
+                const char *shown);
+
+/* Gives an open directory the mode, owner, attributes and times of its entry; last of all, because what happens in it changes them. */
+int cli_restore_directory(struct cli_restore *restore, int dir, const struct remora_entry *entry, const char *shown);
+
+/* A name that nothing has: ".remora-" and random digits. */
+void cli_temporary_name(char ret_name[CLI_TEMPORARY_TEXT]);
+
+/* Removes name in dir with all below it, as far as that can be done; follows no links. 0 or -1 (errno). */
+int cli_remove_tree(int dir, const char *name);
+
+/* The bytes of a local file against a content id in hex. 0, -1 (errno), or 1: they differ. */
+int cli_verify(int fd, uint64_t size, const char *content);
+
+#endif

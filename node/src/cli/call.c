@@ -63,6 +63,13 @@ static int on_progress(void *context, uint64_t bytes, uint64_t total)
     return cli_interrupted();
 }
 
+void cli_prepare(struct cli *cli)
+{
+    cli_catch_interrupts();
+    remora_set_timeout(cli->remora, cli->timeout_ms);
+    remora_on_progress(cli->remora, on_progress, cli);
+}
+
 int cli_connect(struct cli *cli)
 {
     int wait_ms = cli_flag(cli, "timeout") && cli->timeout_ms < CLI_CONNECT_MS ? (int)cli->timeout_ms : CLI_CONNECT_MS;
@@ -76,9 +83,7 @@ int cli_connect(struct cli *cli)
         free(message);
         return cli_exit_of(error);
     }
-    cli_catch_interrupts();
-    remora_set_timeout(cli->remora, cli->timeout_ms);
-    remora_on_progress(cli->remora, on_progress, cli);
+    cli_prepare(cli);
     return 0;
 }
 

@@ -128,7 +128,7 @@ static void exit_at_once(int signal)
 
 static bool takes_no_node(const struct cli *cli)
 {
-    return cli->args.verb == NULL || cli_flag(cli, "help");
+    return cli->args.verb == NULL || cli->args.verb->run == NULL || cli_flag(cli, "help");
 }
 
 /* A deep tree keeps a descriptor for each level open: as many as the system grants. */

@@ -69,6 +69,7 @@ bool cli_terminated(void); /* by SIGTERM: asked to stop in good order */
 
 /* A connection, within the time that verbs wait for a node. 0 or an exit code. */
 int cli_connect(struct cli *cli);
+void cli_prepare(struct cli *cli); /* what a new connection in cli->remora needs */
 /* Connects if need be and opens a private view: of the newest commit, unless --local was given. 0 or an exit code. */
 int cli_open_view(struct cli *cli, const char *volume, unsigned flags);
 /* Commits what was done in the view and tells of it: one line, or with --json the documented object. 0 or an exit code. */

@@ -1,10 +1,11 @@
 /* remora.h: the C client of a Remora node's local API (docs/api.md).
  *
- * One connection is one `struct remora`, for one thread at a time. Calls block until the node answered; long ones report progress
- * through the callback given to remora_on_progress. Memory that a call returns is freed as its comment says.
+ * One connection is one `struct remora`, for one thread at a time. Calls block until the node answered; long
+ * ones report progress through the callback given to remora_on_progress. Memory that a call returns is freed
+ * as its comment says.
  *
- * Every call returns 0 or a negative error: one of REMORA_E_* (the values of docs/api.md's symbols); remora_error(remora) then
- * is a sentence for people, naming the thing and what to do. */
+ * Every call returns 0 or a negative error: one of REMORA_E_* (the values of docs/api.md's symbols);
+ * remora_error(remora) then is a sentence for people, naming the thing and what to do. */
 #ifndef REMORA_H
 #define REMORA_H
 
@@ -14,8 +15,8 @@
 
 struct remora;
 
-/* Connects to the node at path (NULL: REMORA_SOCKET, else this user's default). Waits up to wait_ms for a node that is starting.
- * On failure *ret_message (may be NULL; malloc'ed) says why. */
+/* Connects to the node at path (NULL: REMORA_SOCKET, else this user's default). Waits up to wait_ms for a
+ * node that is starting. On failure *ret_message (may be NULL; malloc'ed) says why. */
 int remora_connect(const char *path, int wait_ms, struct remora **ret_remora, char **ret_message);
 void remora_close(struct remora **remora);
 
@@ -25,14 +26,18 @@ const char *remora_error_symbol(const struct remora *remora);
 
 /* Without progress for so long a call fails with UNAVAILABLE; default 30000. */
 void remora_set_timeout(struct remora *remora, uint32_t timeout_ms);
-/* bytes done and total (0: unknown) of the call in course; return non-zero to give up (CANCELLED). Also called when a signal
- * interrupts the waiting, so that a handler which sets a flag for this callback ends the call. */
-void remora_on_progress(struct remora *remora, int (*progress)(void *context, uint64_t bytes, uint64_t total), void *context);
+/* bytes done and total (0: unknown) of the call in course; return non-zero to give up (CANCELLED). Also
+ * called when a signal interrupts the waiting, so that a handler which sets a flag for this callback ends the
+ * call. */
+void remora_on_progress(struct remora *remora, int (*progress)(void *context, uint64_t bytes, uint64_t total),
+                        void *context);
 
-/* Any method of docs/api.md. params: one packed map (borrowed); fds: n descriptors to pass (borrowed). result: the packed result map,
- * malloc'ed; ret_fds: up to *ret_fds_n descriptors received, returned to the caller (may be NULL). */
-int remora_call(struct remora *remora, const char *method, const void *params, size_t params_n, const int *fds, size_t fds_n,
-                void **ret_result, size_t *ret_result_n, int *ret_fds, size_t *ret_fds_n);
+/* Any method of docs/api.md. params: one packed map (borrowed); fds: n descriptors to pass (borrowed).
+ * result: the packed result map, malloc'ed; ret_fds: up to *ret_fds_n descriptors received, returned to the
+ * caller (may be NULL). */
+int remora_call(struct remora *remora, const char *method, const void *params, size_t params_n,
+                const int *fds, size_t fds_n, void **ret_result, size_t *ret_result_n, int *ret_fds,
+                size_t *ret_fds_n);
 
 struct remora_view {
     uint8_t id[16];
@@ -43,8 +48,8 @@ int remora_volume_create(struct remora *remora, const char *name, int version, u
 
 enum remora_view_flags { REMORA_READ_ONLY = 1, REMORA_AUTO = 2, REMORA_LOCAL = 4 };
 /* label NULL: a private view. sub NULL: the whole volume. */
-int remora_view_open(struct remora *remora, const char *volume, const char *sub, const char *label, unsigned flags,
-                     struct remora_view *ret_view);
+int remora_view_open(struct remora *remora, const char *volume, const char *sub, const char *label,
+                     unsigned flags, struct remora_view *ret_view);
 int remora_view_close(struct remora *remora, const struct remora_view *view);
 
 struct remora_commit {
@@ -64,11 +69,19 @@ struct remora_reload {
     char **changed; /* paths */
     bool more;
 };
-int remora_reload(struct remora *remora, const struct remora_view *view, enum remora_reload_mode mode, const char *token,
-                  struct remora_reload *ret_reload);
+int remora_reload(struct remora *remora, const struct remora_view *view, enum remora_reload_mode mode,
+                  const char *token, struct remora_reload *ret_reload);
 void remora_reload_free(struct remora_reload *reload);
 
-enum remora_kind { REMORA_FILE = 1, REMORA_DIRECTORY, REMORA_SYMLINK, REMORA_FIFO, REMORA_SOCKET, REMORA_CHAR, REMORA_BLOCK };
+enum remora_kind {
+    REMORA_FILE = 1,
+    REMORA_DIRECTORY,
+    REMORA_SYMLINK,
+    REMORA_FIFO,
+    REMORA_SOCKET,
+    REMORA_CHAR,
+    REMORA_BLOCK
+};
 struct remora_xattr {
     char *name;
     uint8_t *value;
@@ -96,24 +109,30 @@ struct remora_entry {
 };
 void remora_entry_free(struct remora_entry *entry); /* what a call filled in */
 
-int remora_stat(struct remora *remora, const struct remora_view *view, const char *path, struct remora_entry *ret_entry);
-/* Up to limit children of path after the name `after` (NULL: from the first); *ret_entries is malloc'ed, each freed by
- * remora_entry_free, then the array by free. */
-int remora_list(struct remora *remora, const struct remora_view *view, const char *path, const char *after, size_t limit,
-                struct remora_entry **ret_entries, size_t *ret_n, bool *ret_more);
+int remora_stat(struct remora *remora, const struct remora_view *view, const char *path,
+                struct remora_entry *ret_entry);
+/* Up to limit children of path after the name `after` (NULL: from the first); *ret_entries is malloc'ed, each
+ * freed by remora_entry_free, then the array by free. */
+int remora_list(struct remora *remora, const struct remora_view *view, const char *path, const char *after,
+                size_t limit, struct remora_entry **ret_entries, size_t *ret_n, bool *ret_more);
 /* n entries (borrowed) in one request: bytes of all together ≤ 3 MiB, descriptors ≤ 64. */
-int remora_put(struct remora *remora, const struct remora_view *view, const struct remora_entry *entries, size_t n, bool parents);
-int remora_mkdir(struct remora *remora, const struct remora_view *view, const char *path, uint32_t mode, bool parents);
+int remora_put(struct remora *remora, const struct remora_view *view, const struct remora_entry *entries,
+               size_t n, bool parents);
+int remora_mkdir(struct remora *remora, const struct remora_view *view, const char *path, uint32_t mode,
+                 bool parents);
 int remora_remove(struct remora *remora, const struct remora_view *view, const char *path, bool recursive);
 int remora_rename(struct remora *remora, const struct remora_view *view, const char *from, const char *to);
 int remora_link(struct remora *remora, const struct remora_view *view, const char *from, const char *to);
-int remora_copy(struct remora *remora, const struct remora_view *view, const char *from, const char *to, bool recursive);
-int remora_read(struct remora *remora, const struct remora_view *view, const char *path, uint64_t offset, void *data, size_t n,
-                size_t *ret_n);
-int remora_write(struct remora *remora, const struct remora_view *view, const char *path, uint64_t offset, const void *data, size_t n,
-                 bool create);
-/* A read-only descriptor to the file's bytes, returned to the caller; small files come as an anonymous one. */
-int remora_open(struct remora *remora, const struct remora_view *view, const char *path, int *ret_fd, uint64_t *ret_size);
+int remora_copy(struct remora *remora, const struct remora_view *view, const char *from, const char *to,
+                bool recursive);
+int remora_read(struct remora *remora, const struct remora_view *view, const char *path, uint64_t offset,
+                void *data, size_t n, size_t *ret_n);
+int remora_write(struct remora *remora, const struct remora_view *view, const char *path, uint64_t offset,
+                 const void *data, size_t n, bool create);
+/* A read-only descriptor to the file's bytes, returned to the caller; small files come as an anonymous one.
+ */
+int remora_open(struct remora *remora, const struct remora_view *view, const char *path, int *ret_fd,
+                uint64_t *ret_size);
 
 #define REMORA_E_NOTFOUND      (-5)
 #define REMORA_E_EXISTS        (-6)

@@ -68,15 +68,18 @@ const char *cli_args_nearest(const char *word, const char *const *names, size_t 
     return nearest;
 }
 
-static const struct cli_option *find_option(const struct cli_option *options, char letter, const char *name, size_t n)
+static const struct cli_option *find_option(const struct cli_option *options, char letter, const char *name,
+                                            size_t n)
 {
     for (; options != NULL && options->name != NULL; options++)
-        if (name == NULL ? options->letter == letter : strlen(options->name) == n && memcmp(options->name, name, n) == 0)
+        if (name == NULL ? options->letter == letter
+                         : strlen(options->name) == n && memcmp(options->name, name, n) == 0)
             return options;
     return NULL;
 }
 
-static const struct cli_option *known_option(const struct parser *parser, char letter, const char *name, size_t n)
+static const struct cli_option *known_option(const struct parser *parser, char letter, const char *name,
+                                             size_t n)
 {
     const struct cli_option *option = NULL;
     if (parser->args->verb != NULL)
@@ -99,10 +102,11 @@ static int unknown_option(struct parser *parser, const char *word, const char *n
     n = collect_options(CLI_GLOBAL_OPTIONS, names, n);
     if (name != NULL)
         nearest = cli_args_nearest(name, names, n);
-    snprintf(parser->message, CLI_MESSAGE_MAX, "%s%s%s: unknown option \"%.200s\"%s%s%s; see `remora %s%s--help`", "remora",
-             verb != NULL ? " " : "", verb != NULL ? verb->name : "", word, nearest != NULL ? "; did you mean --" : "",
-             nearest != NULL ? nearest : "", nearest != NULL ? "?" : "", verb != NULL ? verb->name : "",
-             verb != NULL ? " " : "");
+    snprintf(parser->message, CLI_MESSAGE_MAX,
+             "%s%s%s: unknown option \"%.200s\"%s%s%s; see `remora %s%s--help`", "remora",
+             verb != NULL ? " " : "", verb != NULL ? verb->name : "", word,
+             nearest != NULL ? "; did you mean --" : "", nearest != NULL ? nearest : "",
+             nearest != NULL ? "?" : "", verb != NULL ? verb->name : "", verb != NULL ? " " : "");
     return -1;
 }
 
@@ -116,8 +120,8 @@ static int parse_value(struct parser *parser, struct cli_given *given)
             return 0;
     } else if (given->option->kind == CLI_SECONDS) {
         double seconds = strtod(given->text, &end);
-        if (((given->text[0] >= '0' && given->text[0] <= '9') || given->text[0] == '.') && *end == '\0' && seconds >= 0 &&
-            seconds <= SECONDS_MAX) {
+        if (((given->text[0] >= '0' && given->text[0] <= '9') || given->text[0] == '.') && *end == '\0' &&
+            seconds >= 0 && seconds <= SECONDS_MAX) {
             given->number = (uint64_t)(seconds * 1000);
             return 0;
         }
@@ -179,7 +183,8 @@ static int parse_letters(struct parser *parser, const char *word)
 static const struct cli_verb *find_verb(const struct parser *parser, const char *first, const char *second)
 {
     char name[2 * WORD_MAX];
-    int n = second != NULL ? snprintf(name, sizeof name, "%s %s", first, second) : snprintf(name, sizeof name, "%s", first);
+    int n = second != NULL ? snprintf(name, sizeof name, "%s %s", first, second)
+                           : snprintf(name, sizeof name, "%s", first);
     for (size_t i = 0; n < (int)sizeof name && i < parser->verbs_n; i++)
         if (strcmp(parser->verbs[i].name, name) == 0)
             return &parser->verbs[i];
@@ -208,7 +213,8 @@ static int unknown_verb(struct parser *parser, const char *word)
         names[n++] = parser->verbs[i].name;
     nearest = cli_args_nearest(word, names, n);
     snprintf(parser->message, CLI_MESSAGE_MAX, "unknown verb \"%.200s\"%s%s%s; see `remora help`", word,
-             nearest != NULL ? "; did you mean `remora " : "", nearest != NULL ? nearest : "", nearest != NULL ? "`?" : "");
+             nearest != NULL ? "; did you mean `remora " : "", nearest != NULL ? nearest : "",
+             nearest != NULL ? "`?" : "");
     return -1;
 }
 
@@ -216,11 +222,14 @@ static int unknown_in_group(struct parser *parser, const char *group, const char
 {
     size_t n = 0;
     if (word != NULL)
-        n = (size_t)snprintf(parser->message, CLI_MESSAGE_MAX, "unknown verb \"%.60s %.200s\"; ", group, word);
-    n += (size_t)snprintf(parser->message + n, CLI_MESSAGE_MAX - n, "`remora %.60s` is followed by one of", group);
+        n = (size_t)snprintf(parser->message, CLI_MESSAGE_MAX, "unknown verb \"%.60s %.200s\"; ", group,
+                             word);
+    n += (size_t)snprintf(parser->message + n, CLI_MESSAGE_MAX - n, "`remora %.60s` is followed by one of",
+                          group);
     for (size_t i = 0; i < parser->verbs_n && n < CLI_MESSAGE_MAX; i++)
         if (in_group(&parser->verbs[i], group))
-            n += (size_t)snprintf(parser->message + n, CLI_MESSAGE_MAX - n, " %s", parser->verbs[i].name + strlen(group) + 1);
+            n += (size_t)snprintf(parser->message + n, CLI_MESSAGE_MAX - n, " %s",
+                                  parser->verbs[i].name + strlen(group) + 1);
     return -1;
 }
 
@@ -282,10 +291,15 @@ static int parse_words(struct parser *parser)
     return 0;
 }
 
-int cli_args_parse(const struct cli_verb *verbs, size_t verbs_n, int argc, char **argv, struct cli_args *ret_args,
-                   char ret_message[CLI_MESSAGE_MAX])
+int cli_args_parse(const struct cli_verb *verbs, size_t verbs_n, int argc, char **argv,
+                   struct cli_args *ret_args, char ret_message[CLI_MESSAGE_MAX])
 {
-    struct parser parser = {.verbs = verbs, .verbs_n = verbs_n, .argc = argc, .at = 1, .argv = argv, .args = ret_args,
+    struct parser parser = {.verbs = verbs,
+                            .verbs_n = verbs_n,
+                            .argc = argc,
+                            .at = 1,
+                            .argv = argv,
+                            .args = ret_args,
                             .message = ret_message};
     *ret_args = (struct cli_args){0};
     ret_message[0] = '\0';

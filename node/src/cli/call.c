@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define KEYS_MAX  4096              /* of a map that is searched */
+#define KEYS_MAX  4096               /* of a map that is searched */
 #define ITEMS_MAX (4u * 1024 * 1024) /* of an array: no more than bytes in a message */
 #define TEXT_MAX  (4u * 1024 * 1024)
 
@@ -39,7 +39,8 @@ int cli_exit_of(int error)
     }
 }
 
-/* "No such file or directory" is what people and scripts look for; the node's own words usually name the thing already. */
+/* "No such file or directory" is what people and scripts look for; the node's own words usually name the
+ * thing already. */
 int cli_fail_call(struct cli *cli, int error, const char *about)
 {
     const char *text = remora_error(cli->remora);
@@ -72,7 +73,8 @@ void cli_prepare(struct cli *cli)
 
 int cli_connect(struct cli *cli)
 {
-    int wait_ms = cli_flag(cli, "timeout") && cli->timeout_ms < CLI_CONNECT_MS ? (int)cli->timeout_ms : CLI_CONNECT_MS;
+    int wait_ms =
+        cli_flag(cli, "timeout") && cli->timeout_ms < CLI_CONNECT_MS ? (int)cli->timeout_ms : CLI_CONNECT_MS;
     char *message = NULL;
     int error;
     if (cli->remora != NULL)
@@ -102,7 +104,8 @@ int cli_open_view(struct cli *cli, const char *volume, unsigned flags)
         flags |= REMORA_LOCAL;
     error = remora_view_open(cli->remora, volume, NULL, NULL, flags, &cli->view);
     if (error == REPLICA_E_NOTFOUND)
-        return cli_fail(CLI_FAILED, "there is no volume \"%s\"; `remora volume list` names those that are", volume);
+        return cli_fail(CLI_FAILED, "there is no volume \"%s\"; `remora volume list` names those that are",
+                        volume);
     if (error != 0)
         return cli_fail_call(cli, error, NULL);
     cli->view_open = true;
@@ -137,21 +140,25 @@ int cli_commit(struct cli *cli, const char *what)
     int error = remora_commit(cli->remora, &cli->view, &commit);
     cli_progress_hide(&cli->progress);
     if (error == REPLICA_E_INDETERMINATE)
-        return cli_fail(CLI_INDETERMINATE, "%s; see `remora log` for how it ended", remora_error(cli->remora));
+        return cli_fail(CLI_INDETERMINATE, "%s; see `remora log` for how it ended",
+                        remora_error(cli->remora));
     if (error != 0)
         return cli_fail_call(cli, error, NULL);
     if (cli->json)
         print_commit(&commit);
     cli_say(cli, "%s: %llu paths, commit %s", what, (unsigned long long)commit.paths, commit.commit);
     for (size_t i = 0; i < commit.lost_n; i++)
-        cli_warn("%s was written elsewhere at the same time; the version that lost is in the volume's history", commit.lost[i]);
+        cli_warn(
+            "%s was written elsewhere at the same time; the version that lost is in the volume's history",
+            commit.lost[i]);
     remora_commit_free(&commit);
     return 0;
 }
 
 /* Calls */
 
-int cli_call(struct cli *cli, const char *method, struct replica_buffer *params, const char *about, struct cli_result *ret_result)
+int cli_call(struct cli *cli, const char *method, struct replica_buffer *params, const char *about,
+             struct cli_result *ret_result)
 {
     int error;
     *ret_result = (struct cli_result){0};
@@ -159,7 +166,8 @@ int cli_call(struct cli *cli, const char *method, struct replica_buffer *params,
         replica_buffer_close(params);
         return cli_no_memory();
     }
-    error = remora_call(cli->remora, method, params->data, params->size, NULL, 0, &ret_result->data, &ret_result->size, NULL, NULL);
+    error = remora_call(cli->remora, method, params->data, params->size, NULL, 0, &ret_result->data,
+                        &ret_result->size, NULL, NULL);
     replica_buffer_close(params);
     return error == 0 ? 0 : cli_fail_call(cli, error, about);
 }
@@ -227,7 +235,8 @@ bool cli_get_bool(const struct replica_pack_reader *map, const char *key)
     return truth;
 }
 
-size_t cli_get_array(const struct replica_pack_reader *map, const char *key, struct replica_pack_reader *ret_reader)
+size_t cli_get_array(const struct replica_pack_reader *map, const char *key,
+                     struct replica_pack_reader *ret_reader)
 {
     size_t n;
     if (!cli_find(map, key, ret_reader) || replica_pack_read_array(ret_reader, ITEMS_MAX, &n) != 0)

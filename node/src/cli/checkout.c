@@ -10,9 +10,9 @@
 #include <string.h>
 #include <unistd.h>
 
-#define POLL_MS       1000  /* between two looks for a new commit: each is a round trip to a majority */
-#define COLLECT_MS    10000 /* between two looks for old generations that nobody uses any more */
-#define VOLUME_TEXT   256
+#define POLL_MS     1000  /* between two looks for a new commit: each is a round trip to a majority */
+#define COLLECT_MS  10000 /* between two looks for old generations that nobody uses any more */
+#define VOLUME_TEXT 256
 
 struct checkout {
     struct cli *cli;
@@ -24,7 +24,8 @@ struct checkout {
 
 /* One generation */
 
-static bool reuse(void *context, int dir, const char *name, const char *path, const struct remora_entry *entry)
+static bool reuse(void *context, int dir, const char *name, const char *path,
+                  const struct remora_entry *entry)
 {
     struct checkout *checkout = context;
     const char *below = checkout->sub.size == 0 ? path : path + checkout->sub.size + 1;
@@ -35,7 +36,11 @@ static bool reuse(void *context, int dir, const char *name, const char *path, co
 static int write_tree(struct checkout *checkout, const struct remora_entry *entry)
 {
     struct cli *cli = checkout->cli;
-    struct cli_tree tree = {.cli = cli, .from = checkout->sub.text, .shown = checkout->generations.dir, .reuse = reuse, .context = checkout};
+    struct cli_tree tree = {.cli = cli,
+                            .from = checkout->sub.text,
+                            .shown = checkout->generations.dir,
+                            .reuse = reuse,
+                            .context = checkout};
     bool shown = !cli->quiet && isatty(STDERR_FILENO) == 1;
     uint64_t bytes = 0;
     int dir, code = shown ? cli_tree_bytes(cli, checkout->sub.text, &bytes) : 0;
@@ -71,7 +76,8 @@ static int make_generation(struct checkout *checkout)
         code = cli_fail(CLI_REFUSED, "%s is no directory; use `remora get`", checkout->sub.text);
     remora_entry_free(&entry);
     if (code == 0) {
-        cli_say(checkout->cli, "%s is generation %llu", checkout->generations.dir, (unsigned long long)checkout->generations.current);
+        cli_say(checkout->cli, "%s is generation %llu", checkout->generations.dir,
+                (unsigned long long)checkout->generations.current);
         cli_generations_collect(&checkout->generations);
     }
     return code;
@@ -85,7 +91,8 @@ static bool concerns(const struct checkout *checkout, const struct remora_reload
         return true;
     for (size_t i = 0; i < reload->changed_n; i++) {
         struct cli_path path;
-        if (replica_path_canonicalize(reload->changed[i], strlen(reload->changed[i]), path.text, &path.size) != 0 ||
+        if (replica_path_canonicalize(reload->changed[i], strlen(reload->changed[i]), path.text,
+                                      &path.size) != 0 ||
             cli_is_within(path.text, checkout->sub.text) || cli_is_within(checkout->sub.text, path.text))
             return true;
     }
@@ -101,14 +108,16 @@ static void trouble(struct checkout *checkout)
     cli_disconnect(checkout->cli);
 }
 
-/* A node that has been restarted knows nothing of our private view. 0, or an exit code that ends the following. */
+/* A node that has been restarted knows nothing of our private view. 0, or an exit code that ends the
+ * following. */
 static int reconnect(struct checkout *checkout)
 {
     struct cli *cli = checkout->cli;
     char *message = NULL;
     int error = remora_connect(cli_text(cli, "socket"), 0, &cli->remora, &message);
     if (error != 0 && !checkout->troubled)
-        cli_warn("%s stays as it is: %s", checkout->generations.dir, message != NULL ? message : replica_error_text(error));
+        cli_warn("%s stays as it is: %s", checkout->generations.dir,
+                 message != NULL ? message : replica_error_text(error));
     if (error != 0)
         checkout->troubled = true;
     free(message);
@@ -148,7 +157,8 @@ static int follow_step(struct checkout *checkout)
     return code;
 }
 
-/* Until a signal, or what no waiting mends. A generation that could not be made (a full disk) is tried again at the next commit. */
+/* Until a signal, or what no waiting mends. A generation that could not be made (a full disk) is tried again
+ * at the next commit. */
 static int follow(struct checkout *checkout)
 {
     unsigned since_collection_ms = 0;

@@ -83,7 +83,8 @@ int cli_path(const char *written, struct cli_path *ret_path)
     int code = replica_path_canonicalize(written, n, ret_path->text, &ret_path->size);
     ret_path->slash = n > 0 && written[n - 1] == '/';
     if (code == REPLICA_E_TOOBIG)
-        return cli_fail(CLI_REFUSED, "%.300s%s: too long: a path has at most %d bytes, and each part of it %d", written,
+        return cli_fail(CLI_REFUSED,
+                        "%.300s%s: too long: a path has at most %d bytes, and each part of it %d", written,
                         n > 300 ? "..." : "", REPLICA_PATH_MAX, REPLICA_NAME_MAX);
     if (code != 0)
         return cli_fail(CLI_REFUSED, "%.300s: not a path inside a volume: \"..\" is not allowed", written);
@@ -154,7 +155,9 @@ static int run(struct cli *cli)
     cli_progress_hide(&cli->progress);
     cli_disconnect(cli);
     if (fflush(stdout) != 0 || ferror(stdout))
-        code = code != CLI_DONE ? code : cli_fail(CLI_FAILED, "cannot write to standard output: %s", strerror(errno));
+        code = code != CLI_DONE
+                   ? code
+                   : cli_fail(CLI_FAILED, "cannot write to standard output: %s", strerror(errno));
     return code;
 }
 

@@ -1,7 +1,8 @@
-/* cli: the command line. Every verb but `remora node` is a client of a node's local API (remora/remora.h) and nothing more.
+/* cli: the command line. Every verb but `remora node` is a client of a node's local API (remora/remora.h) and
+ * nothing more.
  *
- * A verb is a row of the table in verbs.c and a function that gets a struct cli and returns an exit code. What failed has been said
- * on standard error by then. Single-threaded. */
+ * A verb is a row of the table in verbs.c and a function that gets a struct cli and returns an exit code.
+ * What failed has been said on standard error by then. Single-threaded. */
 #ifndef CLI_CLI_H
 #define CLI_CLI_H
 
@@ -59,10 +60,12 @@ int cli_no_memory(void);
 
 /* The exit code that an error of the API stands for. */
 int cli_exit_of(int error);
-/* Says what the last call of remora.h complained of, and returns the exit code of `error`. about: the thing, or NULL. */
+/* Says what the last call of remora.h complained of, and returns the exit code of `error`. about: the thing,
+ * or NULL. */
 int cli_fail_call(struct cli *cli, int error, const char *about);
 
-/* Interrupts: SIGINT and SIGTERM set a flag once a node is connected; before that they just end the process. */
+/* Interrupts: SIGINT and SIGTERM set a flag once a node is connected; before that they just end the process.
+ */
 void cli_catch_interrupts(void);
 bool cli_interrupted(void);
 bool cli_terminated(void); /* by SIGTERM: asked to stop in good order */
@@ -70,9 +73,11 @@ bool cli_terminated(void); /* by SIGTERM: asked to stop in good order */
 /* A connection, within the time that verbs wait for a node. 0 or an exit code. */
 int cli_connect(struct cli *cli);
 void cli_prepare(struct cli *cli); /* what a new connection in cli->remora needs */
-/* Connects if need be and opens a private view: of the newest commit, unless --local was given. 0 or an exit code. */
+/* Connects if need be and opens a private view: of the newest commit, unless --local was given. 0 or an exit
+ * code. */
 int cli_open_view(struct cli *cli, const char *volume, unsigned flags);
-/* Commits what was done in the view and tells of it: one line, or with --json the documented object. 0 or an exit code. */
+/* Commits what was done in the view and tells of it: one line, or with --json the documented object. 0 or an
+ * exit code. */
 int cli_commit(struct cli *cli, const char *what);
 void cli_disconnect(struct cli *cli);
 
@@ -81,17 +86,20 @@ struct cli_result {
     void *data;
     size_t size;
 };
-int cli_call(struct cli *cli, const char *method, struct replica_buffer *params, const char *about, struct cli_result *ret_result);
+int cli_call(struct cli *cli, const char *method, struct replica_buffer *params, const char *about,
+             struct cli_result *ret_result);
 void cli_result_close(struct cli_result *result);
 void cli_result_reader(const struct cli_result *result, struct replica_pack_reader *ret_reader);
 
 /* Values of a result's map, which comes from a node that may be newer: what is missing reads as nothing. */
 bool cli_find(const struct replica_pack_reader *map, const char *key, struct replica_pack_reader *ret_reader);
-void cli_get_text(const struct replica_pack_reader *map, const char *key, char *ret_text, size_t size); /* cut to size */
+void cli_get_text(const struct replica_pack_reader *map, const char *key, char *ret_text,
+                  size_t size); /* cut to size */
 uint64_t cli_get_number(const struct replica_pack_reader *map, const char *key);
 bool cli_get_bool(const struct replica_pack_reader *map, const char *key);
 /* Enters the array under key: its number of items, with ret_reader at the first; 0 if there is none. */
-size_t cli_get_array(const struct replica_pack_reader *map, const char *key, struct replica_pack_reader *ret_reader);
+size_t cli_get_array(const struct replica_pack_reader *map, const char *key,
+                     struct replica_pack_reader *ret_reader);
 
 /* A path of a volume as its user wrote it. 0, or CLI_REFUSED after saying why. */
 struct cli_path {

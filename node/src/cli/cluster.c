@@ -8,8 +8,8 @@
 #include <string.h>
 #include <time.h>
 
-#define TEXT      256
-#define POLL_MS   200  /* between two looks while waiting: soon enough for a person */
+#define TEXT        256
+#define POLL_MS     200 /* between two looks while waiting: soon enough for a person */
 #define VOTERS_TEXT 512
 
 static int call_plain(struct cli *cli, const char *method, struct cli_result *ret_result)
@@ -90,7 +90,8 @@ int cli_verb_cluster_members(struct cli *cli)
         cli_result_reader(&result, &map);
         n = cli_get_array(&map, "members", &reader);
         if (cli->terminal)
-            printf("%-20s  %-7s  %-10s  %-8s  %-28s  %s\n", "NAME", "STATE", "ZONE", "VERSION", "ADDRESS", "ROLES");
+            printf("%-20s  %-7s  %-10s  %-8s  %-28s  %s\n", "NAME", "STATE", "ZONE", "VERSION", "ADDRESS",
+                   "ROLES");
         for (size_t i = 0; i < n; i++) {
             struct replica_pack_reader item = reader;
             replica_pack_skip(&reader);
@@ -117,7 +118,8 @@ static bool voters_are_alive(const struct replica_pack_reader *volume)
     return true;
 }
 
-/* Whether nothing is left to wait for: the cluster has begun, every voter is alive, and what is committed is applied here. */
+/* Whether nothing is left to wait for: the cluster has begun, every voter is alive, and what is committed is
+ * applied here. */
 static bool is_settled(const struct cli_result *result)
 {
     struct replica_pack_reader map, volumes;
@@ -145,8 +147,9 @@ static void print_volume(const struct replica_pack_reader *volume)
     uint64_t committed = cli_get_number(volume, "committed"), applied = cli_get_number(volume, "applied");
     size_t n;
     cli_get_text(volume, "name", name, sizeof name);
-    printf("volume %s: %llu commits, %llu to apply here, %llu pending; voters", name, (unsigned long long)committed,
-           (unsigned long long)(committed > applied ? committed - applied : 0), (unsigned long long)cli_get_number(volume, "pending"));
+    printf("volume %s: %llu commits, %llu to apply here, %llu pending; voters", name,
+           (unsigned long long)committed, (unsigned long long)(committed > applied ? committed - applied : 0),
+           (unsigned long long)cli_get_number(volume, "pending"));
     n = cli_get_array(volume, "voters", &voters);
     for (size_t i = 0; i < n; i++) {
         cli_get_text(&voters, "name", name, sizeof name);
@@ -168,8 +171,10 @@ static void print_transfers(const struct replica_pack_reader *map)
         printf("contents here: %llu, %s\n", (unsigned long long)cli_get_number(&contents, "count"), held);
     }
     if (cli_find(map, "fetches", &fetches))
-        printf("fetches: %llu active, %llu waiting, %llu stalled\n", (unsigned long long)cli_get_number(&fetches, "active"),
-               (unsigned long long)cli_get_number(&fetches, "waiting"), (unsigned long long)cli_get_number(&fetches, "stalled"));
+        printf("fetches: %llu active, %llu waiting, %llu stalled\n",
+               (unsigned long long)cli_get_number(&fetches, "active"),
+               (unsigned long long)cli_get_number(&fetches, "waiting"),
+               (unsigned long long)cli_get_number(&fetches, "stalled"));
     printf("sent %s, received %s\n", sent, received);
 }
 
@@ -207,7 +212,8 @@ static int status(struct cli *cli, struct cli_result *result)
     int code = call_plain(cli, "cluster.status", result);
     while (code == 0 && cli_flag(cli, "wait") && !is_settled(result)) {
         if (now_ms() >= until_ms)
-            return cli_fail(CLI_UNAVAILABLE, "not settled after %u s; `remora cluster status` tells what is missing",
+            return cli_fail(CLI_UNAVAILABLE,
+                            "not settled after %u s; `remora cluster status` tells what is missing",
                             (unsigned)(cli->timeout_ms / 1000));
         poll(NULL, 0, POLL_MS);
         if (cli_interrupted())

@@ -7,8 +7,8 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-#define PIECE      ((uint64_t)16 << 20) /* between two looks at progress and interrupts: some 20 ms */
-#define BLOCK_SIZE ((size_t)1 << 20)
+#define PIECE        ((uint64_t)16 << 20) /* between two looks at progress and interrupts: some 20 ms */
+#define BY_HAND_SIZE ((size_t)1 << 20)
 
 struct copy {
     int from, to;
@@ -21,9 +21,9 @@ struct copy {
 static ssize_t copy_block(struct copy *copy, off_t at, size_t n)
 {
     ssize_t got, done = 0;
-    if (copy->block == NULL && (copy->block = malloc(BLOCK_SIZE)) == NULL)
+    if (copy->block == NULL && (copy->block = malloc(BY_HAND_SIZE)) == NULL)
         return -1;
-    got = pread(copy->from, copy->block, n < BLOCK_SIZE ? n : BLOCK_SIZE, at);
+    got = pread(copy->from, copy->block, n < BY_HAND_SIZE ? n : BY_HAND_SIZE, at);
     while (got > 0 && done < got) {
         ssize_t wrote = pwrite(copy->to, copy->block + done, (size_t)(got - done), at + done);
         if (wrote < 0 && errno != EINTR)
@@ -40,7 +40,8 @@ static ssize_t copy_some(struct copy *copy, off_t at, size_t n)
     if (copy->by_hand)
         return copy_block(copy, at, n);
     done = copy_file_range(copy->from, &in, copy->to, &out, n, 0);
-    if (done > 0 || (done < 0 && errno != EXDEV && errno != EINVAL && errno != ENOSYS && errno != EOPNOTSUPP && errno != EBADF))
+    if (done > 0 || (done < 0 && errno != EXDEV && errno != EINVAL && errno != ENOSYS &&
+                     errno != EOPNOTSUPP && errno != EBADF))
         return done;
     copy->by_hand = true; /* also when it copies nothing, as from some pseudo file systems */
     return copy_block(copy, at, n);

@@ -1,5 +1,5 @@
-/* remora mkdir, mv, rm, cp: changes inside a volume. Each works in a private view and is one commit at its end: whatever fails before
- * that has changed nothing. */
+/* remora mkdir, mv, rm, cp: changes inside a volume. Each works in a private view and is one commit at its
+ * end: whatever fails before that has changed nothing. */
 #include "cli/paths.h"
 #include "cli/walk.h"
 
@@ -63,7 +63,8 @@ static int remove_path(struct cli *cli, const char *word)
     struct cli_path path;
     int code = cli_path(word, &path), error;
     if (code == 0 && path.size == 0)
-        return cli_fail(CLI_REFUSED, "the root of a volume cannot be removed; `remora volume delete` removes the volume");
+        return cli_fail(CLI_REFUSED,
+                        "the root of a volume cannot be removed; `remora volume delete` removes the volume");
     if (code == 0)
         code = cli_stat(cli, path.text, &entry);
     if (code != 0)
@@ -91,7 +92,8 @@ struct target {
     bool is_directory;
 };
 
-/* The last word: where to. Several sources, or a slash at its end, need a directory there. 0 or an exit code. */
+/* The last word: where to. Several sources, or a slash at its end, need a directory there. 0 or an exit code.
+ */
 static int find_target(struct cli *cli, struct target *target)
 {
     size_t last = cli->args.words_n - 1;
@@ -107,11 +109,13 @@ static int find_target(struct cli *cli, struct target *target)
         remora_entry_free(&entry);
     if (target->is_directory || (last == 2 && !target->path.slash))
         return 0;
-    return cli_fail(CLI_FAILED, "%s: %s", cli_shown(target->path.text), exists ? "Not a directory" : "No such directory");
+    return cli_fail(CLI_FAILED, "%s: %s", cli_shown(target->path.text),
+                    exists ? "Not a directory" : "No such directory");
 }
 
 /* Where source ends up: inside the target if that is a directory. */
-static int resolve(const struct target *target, const struct cli_path *source, char ret_path[REPLICA_PATH_MAX + 1])
+static int resolve(const struct target *target, const struct cli_path *source,
+                   char ret_path[REPLICA_PATH_MAX + 1])
 {
     const char *name = target->is_directory ? cli_last_part(source->text) : "";
     if (cli_join(target->path.text, name, ret_path, REPLICA_PATH_MAX + 1) != 0)

@@ -11,7 +11,8 @@
 #define READ_SIZE ((size_t)1 << 20) /* bytes a call, as the API gives at most */
 
 /* In the order of enum remora_kind. */
-static const char *const KIND_NAMES[] = {"", "file", "directory", "symlink", "fifo", "socket", "char", "block"};
+static const char *const KIND_NAMES[] = {"",     "file",   "directory", "symlink",
+                                         "fifo", "socket", "char",      "block"};
 static const char KIND_LETTERS[] = "?-dlpscb";
 
 static void print_xattrs(struct cli_json *json, const struct remora_entry *entry)
@@ -111,7 +112,8 @@ static void print_long(const struct ls *ls, const struct remora_entry *entry)
     printf("%s %3u %5u %5u %12s  %s  ", mode, entry->links, entry->uid, entry->gid, size, time);
 }
 
-static int list_entry(void *context, enum cli_walk_when when, const char *path, const struct remora_entry *entry)
+static int list_entry(void *context, enum cli_walk_when when, const char *path,
+                      const struct remora_entry *entry)
 {
     struct ls *ls = context;
     if (when == CLI_WALK_LEAVE)
@@ -180,11 +182,12 @@ static void print_stat(struct cli *cli, const char *path, const struct remora_en
     cli_format_time(seconds_of(entry->mtime_ns), time);
     fputs("path      ", stdout);
     put_name(cli, cli_shown(path));
-    printf("\nkind      %s\nmode      %s (%04o)\nowner     %u:%u\nmodified  %s\nlinks     %u\n", KIND_NAMES[entry->kind], mode,
-           entry->mode, entry->uid, entry->gid, time, entry->links);
+    printf("\nkind      %s\nmode      %s (%04o)\nowner     %u:%u\nmodified  %s\nlinks     %u\n",
+           KIND_NAMES[entry->kind], mode, entry->mode, entry->uid, entry->gid, time, entry->links);
     if (entry->kind == REMORA_FILE)
         printf("size      %llu\ncontent   %s\nhere      %s\n", (unsigned long long)entry->size,
-               entry->content[0] != '\0' ? entry->content : "in the entry", entry->complete ? "all of it" : "not all of it yet");
+               entry->content[0] != '\0' ? entry->content : "in the entry",
+               entry->complete ? "all of it" : "not all of it yet");
     if (entry->target != NULL) {
         fputs("target    ", stdout);
         put_name(cli, entry->target);
@@ -289,7 +292,7 @@ struct du {
     struct cli_ids seen; /* files with several names, counted already */
     struct {
         uint64_t bytes, files;
-    } *levels; /* of the directories that we are in */
+    } * levels; /* of the directories that we are in */
     size_t depth, capacity;
 };
 

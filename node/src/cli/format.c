@@ -36,7 +36,8 @@ void cli_format_time(int64_t seconds, char ret_text[CLI_TIME_TEXT])
 {
     time_t time = (time_t)seconds;
     struct tm parts;
-    if (localtime_r(&time, &parts) == NULL || strftime(ret_text, CLI_TIME_TEXT, "%Y-%m-%d %H:%M:%S", &parts) == 0)
+    if (localtime_r(&time, &parts) == NULL ||
+        strftime(ret_text, CLI_TIME_TEXT, "%Y-%m-%d %H:%M:%S", &parts) == 0)
         snprintf(ret_text, CLI_TIME_TEXT, "%lld", (long long)seconds);
 }
 

@@ -22,7 +22,8 @@
 static int failed(const struct cli_generations *generations)
 {
     int error = errno;
-    return cli_fail(error == ENOSPC || error == EDQUOT ? CLI_NO_SPACE : CLI_FAILED, "%s: %s", generations->dir, strerror(error));
+    return cli_fail(error == ENOSPC || error == EDQUOT ? CLI_NO_SPACE : CLI_FAILED, "%s: %s",
+                    generations->dir, strerror(error));
 }
 
 static void name_of(const char *prefix, uint64_t n, const char *suffix, char ret_name[CLI_GENERATION_NAME])
@@ -45,7 +46,8 @@ static uint64_t number_of(const char *name)
 
 static int refuse(const struct cli_generations *generations)
 {
-    return cli_fail(CLI_REFUSED, "%s exists and is no checkout; choose another DIR, or remove it", generations->dir);
+    return cli_fail(CLI_REFUSED, "%s exists and is no checkout; choose another DIR, or remove it",
+                    generations->dir);
 }
 
 /* What DIR is now: nothing, an empty directory (which may go), or our link. */
@@ -120,7 +122,8 @@ static void use_current(struct cli_generations *generations)
 }
 
 /* Calls visit with the name of everything in the home. visit may remove it. */
-static void each_name(const struct cli_generations *generations, void (*visit)(const struct cli_generations *generations, const char *name))
+static void each_name(const struct cli_generations *generations,
+                      void (*visit)(const struct cli_generations *generations, const char *name))
 {
     int fd = openat(generations->home, ".", OPEN_DIRECTORY);
     DIR *listing = fd < 0 ? NULL : fdopendir(fd);
@@ -146,7 +149,8 @@ int cli_generations_open(const char *dir, struct cli_generations *ret_generation
     char path[PATH_MAX];
     size_t n = strlen(dir);
     int code;
-    *ret_generations = (struct cli_generations){.dir = dir, .parent = -1, .home = -1, .lock = -1, .current_dir = -1};
+    *ret_generations =
+        (struct cli_generations){.dir = dir, .parent = -1, .home = -1, .lock = -1, .current_dir = -1};
     replica_buffer_init(&ret_generations->new_keys);
     while (n > 1 && dir[n - 1] == '/')
         n--;
@@ -154,10 +158,12 @@ int cli_generations_open(const char *dir, struct cli_generations *ret_generation
         return cli_fail(CLI_REFUSED, "%s: longer than a path may be", dir);
     memcpy(path, dir, n);
     path[n] = '\0';
-    if (cli_base_name(path, ret_generations->name, sizeof ret_generations->name) != 0 || ret_generations->name[0] == '\0' ||
-        strlen(ret_generations->name) + strlen("..remora") > NAME_MAX)
-        return cli_fail(CLI_REFUSED, "%s: DIR needs a name of its own, of at most %zu bytes", dir, NAME_MAX - strlen("..remora"));
-    snprintf(ret_generations->home_name, sizeof ret_generations->home_name, ".%.*s.remora", NAME_MAX - 8, ret_generations->name);
+    if (cli_base_name(path, ret_generations->name, sizeof ret_generations->name) != 0 ||
+        ret_generations->name[0] == '\0' || strlen(ret_generations->name) + strlen("..remora") > NAME_MAX)
+        return cli_fail(CLI_REFUSED, "%s: DIR needs a name of its own, of at most %zu bytes", dir,
+                        NAME_MAX - strlen("..remora"));
+    snprintf(ret_generations->home_name, sizeof ret_generations->home_name, ".%.*s.remora", NAME_MAX - 8,
+             ret_generations->name);
     code = cli_open_parent(path, &ret_generations->parent);
     if (code == 0)
         code = read_current(ret_generations);
@@ -222,7 +228,8 @@ static void write_keys(struct cli_generations *generations, uint64_t n)
     fd = openat(generations->home, name, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (fd < 0)
         return;
-    if (generations->new_keys.failed || (size > 0 && write(fd, generations->new_keys.data, (size_t)size) != size))
+    if (generations->new_keys.failed ||
+        (size > 0 && write(fd, generations->new_keys.data, (size_t)size) != size))
         unlinkat(generations->home, name, 0);
     close(fd);
 }
@@ -234,10 +241,12 @@ int cli_generations_switch(struct cli_generations *generations)
     name_of("new-", n, "", fresh);
     name_of("gen-", n, "", name);
     snprintf(target, sizeof target, "%s/%s", generations->home_name, name);
-    (void)cli_remove_tree(generations->home, name); /* finished, but never switched to: its checkout was killed in between */
+    (void)cli_remove_tree(generations->home,
+                          name); /* finished, but never switched to: its checkout was killed in between */
     write_keys(generations, n);
     unlinkat(generations->home, "switch", 0);
-    if (renameat(generations->home, fresh, generations->home, name) != 0 || symlinkat(target, generations->home, "switch") != 0)
+    if (renameat(generations->home, fresh, generations->home, name) != 0 ||
+        symlinkat(target, generations->home, "switch") != 0)
         return failed(generations);
     if (renameat(generations->home, "switch", generations->parent, generations->name) != 0)
         return failed(generations);
@@ -261,7 +270,8 @@ static void add_text(struct replica_buffer *buffer, const char *text)
     replica_buffer_append(buffer, text, strlen(text) + 1);
 }
 
-/* Everything that makes the local file what it is. The stamp stands for the bytes of a file that lives in its entry. */
+/* Everything that makes the local file what it is. The stamp stands for the bytes of a file that lives in its
+ * entry. */
 static bool key_of(const char *path, const struct remora_entry *entry, uint8_t ret_key[CLI_GENERATION_KEY])
 {
     struct replica_buffer buffer;
@@ -289,7 +299,8 @@ static bool key_of(const char *path, const struct remora_entry *entry, uint8_t r
     return done;
 }
 
-void cli_generations_note(struct cli_generations *generations, const char *path, const struct remora_entry *entry)
+void cli_generations_note(struct cli_generations *generations, const char *path,
+                          const struct remora_entry *entry)
 {
     uint8_t key[CLI_GENERATION_KEY];
     if (key_of(path, entry, key))
@@ -300,18 +311,20 @@ void cli_generations_note(struct cli_generations *generations, const char *path,
 static bool is_untouched(int dir, const char *path, const struct remora_entry *entry)
 {
     struct stat info;
-    return fstatat(dir, path, &info, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(info.st_mode) && (uint64_t)info.st_size == entry->size &&
+    return fstatat(dir, path, &info, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(info.st_mode) &&
+           (uint64_t)info.st_size == entry->size &&
            info.st_mtim.tv_sec * 1000000000LL + info.st_mtim.tv_nsec == entry->mtime_ns;
 }
 
-bool cli_generations_take(struct cli_generations *generations, int dir, const char *name, const char *path, const char *whole_path,
-                          const struct remora_entry *entry)
+bool cli_generations_take(struct cli_generations *generations, int dir, const char *name, const char *path,
+                          const char *whole_path, const struct remora_entry *entry)
 {
     uint8_t key[CLI_GENERATION_KEY];
     if (generations->keys_n == 0 || generations->current_dir < 0 || !key_of(whole_path, entry, key) ||
         bsearch(key, generations->keys, generations->keys_n, sizeof key, compare_keys) == NULL)
         return false;
-    return is_untouched(generations->current_dir, path, entry) && linkat(generations->current_dir, path, dir, name, 0) == 0;
+    return is_untouched(generations->current_dir, path, entry) &&
+           linkat(generations->current_dir, path, dir, name, 0) == 0;
 }
 
 /* Old generations */

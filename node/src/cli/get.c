@@ -1,5 +1,6 @@
-/* remora get. The node first fetches whatever it lacks; then everything is written under a temporary name beside its target, verified,
- * and renamed. A get that was interrupted leaves nothing half-done, and the next one finds on the node what was fetched. */
+/* remora get. The node first fetches whatever it lacks; then everything is written under a temporary name
+ * beside its target, verified, and renamed. A get that was interrupted leaves nothing half-done, and the next
+ * one finds on the node what was fetched. */
 #include "cli/get.h"
 
 #include "cli/format.h"
@@ -20,7 +21,7 @@ struct get {
     struct remora_entry entry;
     char target[PATH_MAX]; /* local */
     char name[REPLICA_NAME_MAX + 1];
-    int parent; /* the open directory that the target goes into */
+    int parent;                /* the open directory that the target goes into */
     bool exists, is_directory; /* the target */
 };
 
@@ -82,9 +83,11 @@ static int check_target(struct get *get)
         return 0;
     get->is_directory = S_ISDIR(info.st_mode);
     if (!cli_flag(get->cli, "force"))
-        return cli_fail(CLI_REFUSED, "%s exists; --force replaces files in it, and removes nothing else", get->target);
+        return cli_fail(CLI_REFUSED, "%s exists; --force replaces files in it, and removes nothing else",
+                        get->target);
     if (get->is_directory != directory)
-        return cli_fail(CLI_REFUSED, "%s is %s directory; --force does not remove it", get->target, get->is_directory ? "a" : "no");
+        return cli_fail(CLI_REFUSED, "%s is %s directory; --force does not remove it", get->target,
+                        get->is_directory ? "a" : "no");
     return 0;
 }
 
@@ -245,7 +248,8 @@ int cli_verb_get(struct cli *cli)
     if (code != 0)
         return code;
     if (stream && get.entry.kind != REMORA_FILE)
-        code = cli_fail(CLI_REFUSED, "%s is no file: only a file goes to standard output", cli_shown(get.remote.text));
+        code = cli_fail(CLI_REFUSED, "%s is no file: only a file goes to standard output",
+                        cli_shown(get.remote.text));
     else if (stream)
         code = cli_cat(cli, get.remote.text, 0, UINT64_MAX);
     else

@@ -1,7 +1,9 @@
 /* Whether a tree is in use, without any privilege. Two looks:
- *   - a write lease on a file is granted only if nobody else has that file open, on the whole machine, whatever container he is in;
- *   - /proc tells of directories that processes work in or have open, as far as this user and this container may see.
- * Both may miss somebody; then he keeps what he has open, because removing a name does not take a file away from who has it open. */
+ *   - a write lease on a file is granted only if nobody else has that file open, on the whole machine,
+ * whatever container he is in;
+ *   - /proc tells of directories that processes work in or have open, as far as this user and this container
+ * may see. Both may miss somebody; then he keeps what he has open, because removing a name does not take a
+ * file away from who has it open. */
 #include "cli/generation.h"
 
 #include <ctype.h>
@@ -13,7 +15,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* A file with another name elsewhere (in a newer generation, in the node's cache) stays whatever happens here. */
+/* A file with another name elsewhere (in a newer generation, in the node's cache) stays whatever happens
+ * here. */
 static bool file_in_use(int dir, const char *name)
 {
     struct stat info;
@@ -98,7 +101,8 @@ static bool process_uses(int proc, const char *pid, const char *tree, size_t n)
     bool used;
     if (process < 0)
         return false;
-    used = leads_into(process, "cwd", tree, n) || leads_into(process, "root", tree, n) || has_open(process, tree, n);
+    used = leads_into(process, "cwd", tree, n) || leads_into(process, "root", tree, n) ||
+           has_open(process, tree, n);
     close(process);
     return used;
 }

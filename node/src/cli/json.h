@@ -1,5 +1,5 @@
-/* json: writing JSON to a stream. Binary values become lower-case hex; bytes of a name that are not UTF-8 become lone surrogates
- * U+DC80…U+DCFF, as Python's "surrogateescape" reads them, so that no name is lost. */
+/* json: writing JSON to a stream. Binary values become lower-case hex; bytes of a name that are not UTF-8
+ * become lone surrogates U+DC80…U+DCFF, as Python's "surrogateescape" reads them, so that no name is lost. */
 #ifndef CLI_JSON_H
 #define CLI_JSON_H
 

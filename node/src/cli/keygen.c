@@ -24,7 +24,8 @@ static int parse_span(const char *text, uint64_t *ret_ms)
     unsigned long n;
     errno = 0;
     n = strtoul(text, &end, 10);
-    if (end == text || errno != 0 || text[0] == '-' || n == 0 || n > 1000000 || end[0] == '\0' || end[1] != '\0')
+    if (end == text || errno != 0 || text[0] == '-' || n == 0 || n > 1000000 || end[0] == '\0' ||
+        end[1] != '\0')
         return -1;
     switch (*end) {
     case 'm':
@@ -83,13 +84,16 @@ static int read_options(const struct cli *cli, struct node_keygen_options *optio
             volumes[options->volumes_n++] = cli->args.given[i].text;
     options->volumes = volumes;
     if (options->from == NULL && (role != NULL || expires != NULL || options->volumes_n > 0))
-        return cli_fail(CLI_REFUSED, "--role, --volume and --expires are for a credential, which is made --from a key");
+        return cli_fail(CLI_REFUSED,
+                        "--role, --volume and --expires are for a credential, which is made --from a key");
     if (options->from != NULL && role == NULL)
         return cli_fail(CLI_REFUSED, "a credential has a --role: voter, cache or client");
     if (role != NULL && parse_role(role, &options->role) != 0)
         return cli_fail(CLI_REFUSED, "--role is voter, cache or client, not \"%s\"", role);
-    if (expires != NULL && parse_span(expires, &options->expires_ms) != 0 && parse_date(expires, &options->expires_ms) != 0)
-        return cli_fail(CLI_REFUSED, "--expires takes 90d, 12h, 30m or a date like 2027-01-31, not \"%s\"", expires);
+    if (expires != NULL && parse_span(expires, &options->expires_ms) != 0 &&
+        parse_date(expires, &options->expires_ms) != 0)
+        return cli_fail(CLI_REFUSED, "--expires takes 90d, 12h, 30m or a date like 2027-01-31, not \"%s\"",
+                        expires);
     return 0;
 }
 

@@ -42,16 +42,18 @@ static void shorten(const char *label, char ret_text[LABEL_MAX + 4])
 
 static void draw_bar(char *text, size_t size, uint64_t done, uint64_t total)
 {
-    size_t filled = total > 0 ? (size_t)((double)(done < total ? done : total) / (double)total * (double)size) : 0;
+    size_t filled =
+        total > 0 ? (size_t)((double)(done < total ? done : total) / (double)total * (double)size) : 0;
     for (size_t i = 0; i < size; i++)
         text[i] = i < filled ? '#' : ' ';
     text[size] = '\0';
 }
 
-void cli_progress_line(char ret_text[CLI_PROGRESS_WIDTH_MAX], size_t width, const char *label, uint64_t done, uint64_t total,
-                       uint64_t elapsed_ms)
+void cli_progress_line(char ret_text[CLI_PROGRESS_WIDTH_MAX], size_t width, const char *label, uint64_t done,
+                       uint64_t total, uint64_t elapsed_ms)
 {
-    char name[LABEL_MAX + 4], now[CLI_SIZE_TEXT], all[CLI_SIZE_TEXT], speed[CLI_SIZE_TEXT], left[CLI_DURATION_TEXT] = "-:--";
+    char name[LABEL_MAX + 4], now[CLI_SIZE_TEXT], all[CLI_SIZE_TEXT], speed[CLI_SIZE_TEXT],
+        left[CLI_DURATION_TEXT] = "-:--";
     char figures[128], bar[BAR_MAX + 1] = "";
     uint64_t rate = elapsed_ms > 0 ? (uint64_t)((double)done * 1000 / (double)elapsed_ms) : 0;
     int percent = total > 0 ? (int)((double)(done < total ? done : total) * 100 / (double)total) : 0;
@@ -96,7 +98,8 @@ static void draw(struct cli_progress *progress)
     fprintf(stderr, "%s", line);
     progress->lines = 1;
     if (progress->file != NULL && progress->file_total >= CLI_PROGRESS_LARGE) {
-        cli_progress_line(line, width - 1, progress->file, progress->file_done, progress->file_total, now - progress->file_began_ms);
+        cli_progress_line(line, width - 1, progress->file, progress->file_done, progress->file_total,
+                          now - progress->file_began_ms);
         fprintf(stderr, "\n%s", line);
         progress->lines = 2;
     }

@@ -1,6 +1,6 @@
-/* remora put. Found out first: what goes, and that nothing is in its way. Then the entries go into a private view, and one commit
- * publishes them; until that, nobody has seen anything. Contents stay on the node when a put is interrupted, so that the next one has
- * less to do. */
+/* remora put. Found out first: what goes, and that nothing is in its way. Then the entries go into a private
+ * view, and one commit publishes them; until that, nobody has seen anything. Contents stay on the node when a
+ * put is interrupted, so that the next one has less to do. */
 #include "cli/format.h"
 #include "cli/paths.h"
 #include "cli/put_batch.h"
@@ -29,7 +29,8 @@ static int conflict(const struct cli *cli, const char *path, bool directory, con
     if (directory && there->kind == REMORA_DIRECTORY)
         return 0;
     if (there->kind == REMORA_DIRECTORY)
-        return cli_fail(CLI_REFUSED, "%s is a directory in the volume; a file never replaces one", cli_shown(path));
+        return cli_fail(CLI_REFUSED, "%s is a directory in the volume; a file never replaces one",
+                        cli_shown(path));
     if (directory)
         return cli_fail(CLI_REFUSED, "%s is no directory in the volume; remove it first", cli_shown(path));
     if (!cli_flag(cli, "force"))
@@ -42,13 +43,15 @@ struct comparison {
     size_t at, end; /* children that are not compared yet; both sides are in order of names */
 };
 
-static int compare_child(void *context, enum cli_walk_when when, const char *path, const struct remora_entry *there)
+static int compare_child(void *context, enum cli_walk_when when, const char *path,
+                         const struct remora_entry *there)
 {
     struct comparison *comparison = context;
     struct cli_source_item *items = comparison->put->source.items;
     int order = -1;
     (void)when;
-    while (comparison->at < comparison->end && (order = strcmp(cli_last_part(items[comparison->at].path), there->path)) < 0)
+    while (comparison->at < comparison->end &&
+           (order = strcmp(cli_last_part(items[comparison->at].path), there->path)) < 0)
         comparison->at++;
     if (comparison->at == comparison->end || order != 0)
         return 0;
@@ -117,7 +120,8 @@ static int put_link(struct put *put, const struct cli_source_item *item, bool *s
 {
     char from[REPLICA_PATH_MAX + 1], to[REPLICA_PATH_MAX + 1];
     int error;
-    if (cli_join(put->target, item->link, from, sizeof from) != 0 || cli_join(put->target, item->path, to, sizeof to) != 0)
+    if (cli_join(put->target, item->link, from, sizeof from) != 0 ||
+        cli_join(put->target, item->path, to, sizeof to) != 0)
         return cli_fail(CLI_REFUSED, "%s/%s: longer than a path of a volume may be", put->target, item->path);
     error = remora_link(put->cli->remora, &put->cli->view, from, to);
     *separate = error == REPLICA_E_PERM;
@@ -226,8 +230,14 @@ static int read_piece(uint8_t *data, size_t *ret_n)
 static int send_piece(struct cli *cli, char *path, uint64_t offset, const uint8_t *data, size_t n)
 {
     struct timespec now;
-    struct remora_entry entry = {.path = path, .kind = REMORA_FILE, .mode = STREAM_MODE, .uid = geteuid(), .gid = getegid(),
-                                 .size = n, .data = data, .fd = -1};
+    struct remora_entry entry = {.path = path,
+                                 .kind = REMORA_FILE,
+                                 .mode = STREAM_MODE,
+                                 .uid = geteuid(),
+                                 .gid = getegid(),
+                                 .size = n,
+                                 .data = data,
+                                 .fd = -1};
     int error;
     clock_gettime(CLOCK_REALTIME, &now);
     entry.mtime_ns = now.tv_sec * 1000000000LL + now.tv_nsec;

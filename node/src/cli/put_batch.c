@@ -11,7 +11,8 @@
 
 #define ENTRY_OVERHEAD 256 /* keys and numbers of one entry in a message */
 
-void cli_batch_init(struct cli_batch *batch, struct cli *cli, const struct cli_source *source, const char *target)
+void cli_batch_init(struct cli_batch *batch, struct cli *cli, const struct cli_source *source,
+                    const char *target)
 {
     memset(batch, 0, sizeof *batch);
     batch->cli = cli;
@@ -60,7 +61,8 @@ static int read_small(int fd, uint8_t *data, size_t size)
 static int open_bytes(struct cli_batch_slot *slot, struct remora_entry *entry, const char *path)
 {
     struct stat opened, after;
-    int fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK), code; /* NONBLOCK: it may have become a fifo */
+    int fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK),
+        code; /* NONBLOCK: it may have become a fifo */
     if (fd < 0)
         return -1;
     slot->fd = fd;
@@ -95,7 +97,8 @@ static int fill(struct cli_batch *batch, size_t i, const struct cli_source_item 
     if (slot->path == NULL)
         return cli_no_memory();
     if (cli_join(batch->target, item->path, slot->path, REPLICA_PATH_MAX + 1) != 0)
-        return cli_fail(CLI_REFUSED, "%s/%s: longer than a path of a volume may be", batch->target, item->path);
+        return cli_fail(CLI_REFUSED, "%s/%s: longer than a path of a volume may be", batch->target,
+                        item->path);
     code = cli_source_entry(batch->source, item, slot->path, &batch->entries[i], &slot->info);
     if (code != 0 || batch->entries[i].kind != REMORA_FILE)
         return code;
@@ -112,7 +115,8 @@ static int will_not_hold_still(struct cli_batch *batch, const struct cli_source_
     char path[PATH_MAX];
     if (cli_source_path(batch->source, item, path, sizeof path) != 0)
         return CLI_FAILED;
-    return cli_fail(CLI_BUSY, "%s: it changes while it is being read (tried %d times); nothing was put", path, CLI_BATCH_TRIES);
+    return cli_fail(CLI_BUSY, "%s: it changes while it is being read (tried %d times); nothing was put", path,
+                    CLI_BATCH_TRIES);
 }
 
 static int fill_patiently(struct cli_batch *batch, size_t i, const struct cli_source_item *item)
@@ -184,12 +188,14 @@ int cli_batch_send(struct cli_batch *batch)
 
 int cli_batch_add(struct cli_batch *batch, const struct cli_source_item *item)
 {
-    bool large = S_ISREG(item->mode) && item->size >= CLI_PROGRESS_LARGE; /* alone, so that its bar is its own */
+    bool large =
+        S_ISREG(item->mode) && item->size >= CLI_PROGRESS_LARGE; /* alone, so that its bar is its own */
     size_t reserve = S_ISREG(item->mode) && item->size <= CLI_BATCH_INLINE ? (size_t)item->size : 0;
     size_t i = batch->n, bytes;
     int code = 0;
     /* An entry is at most 40 KiB without its data. */
-    if (large || batch->n == CLI_BATCH_ENTRIES || batch->fds == CLI_BATCH_FDS || batch->bytes + reserve + (64u << 10) > CLI_BATCH_BYTES)
+    if (large || batch->n == CLI_BATCH_ENTRIES || batch->fds == CLI_BATCH_FDS ||
+        batch->bytes + reserve + (64u << 10) > CLI_BATCH_BYTES)
         code = cli_batch_send(batch);
     if (code == 0)
         code = fill_patiently(batch, i = batch->n, item);

@@ -51,7 +51,8 @@ static mode_t file_type(enum remora_kind kind)
     }
 }
 
-/* Metadata. Owner first, because it clears set-id bits and capabilities; times last, because everything else sets them. */
+/* Metadata. Owner first, because it clears set-id bits and capabilities; times last, because everything else
+ * sets them. */
 
 /* Without the owner, a set-id bit would lend somebody else's rights. */
 static mode_t mode_to_set(const struct cli_restore *restore, const struct remora_entry *entry)
@@ -72,8 +73,10 @@ static struct timespec time_of(const struct remora_entry *entry)
     return time;
 }
 
-/* What a file system or a user without rights cannot keep is left out with one warning; a full disk is an error. */
-static int set_xattrs(struct cli_restore *restore, const char *path, const struct remora_entry *entry, const char *shown)
+/* What a file system or a user without rights cannot keep is left out with one warning; a full disk is an
+ * error. */
+static int set_xattrs(struct cli_restore *restore, const char *path, const struct remora_entry *entry,
+                      const char *shown)
 {
     for (size_t i = 0; i < entry->xattrs_n; i++) {
         const struct remora_xattr *xattr = &entry->xattrs[i];
@@ -89,7 +92,8 @@ static int set_xattrs(struct cli_restore *restore, const char *path, const struc
 }
 
 /* Of anything but a directory, by its name; nothing is followed. */
-static int set_metadata(struct cli_restore *restore, int dir, const char *name, const struct remora_entry *entry, const char *shown)
+static int set_metadata(struct cli_restore *restore, int dir, const char *name,
+                        const struct remora_entry *entry, const char *shown)
 {
     struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, time_of(entry)};
     char path[PROC_TEXT + REPLICA_NAME_MAX + 2];
@@ -104,7 +108,8 @@ static int set_metadata(struct cli_restore *restore, int dir, const char *name, 
     return 0;
 }
 
-int cli_restore_directory(struct cli_restore *restore, int dir, const struct remora_entry *entry, const char *shown)
+int cli_restore_directory(struct cli_restore *restore, int dir, const struct remora_entry *entry,
+                          const char *shown)
 {
     struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, time_of(entry)};
     char path[PROC_TEXT];
@@ -120,8 +125,8 @@ int cli_restore_directory(struct cli_restore *restore, int dir, const struct rem
 
 /* Hard links to the node's files */
 
-/* Whether the node's file may stand for the entry: it is as the entry says, or no other name shares it yet, so that it can be made so.
- * Never with rights that let others write into it, nor unreadable to its node. */
+/* Whether the node's file may stand for the entry: it is as the entry says, or no other name shares it yet,
+ * so that it can be made so. Never with rights that let others write into it, nor unreadable to its node. */
 static bool may_share(const struct cli_restore *restore, int fd, const struct remora_entry *entry)
 {
     struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, time_of(entry)};
@@ -131,13 +136,15 @@ static bool may_share(const struct cli_restore *restore, int fd, const struct re
         return false;
     if (restore->as_root && (info.st_uid != entry->uid || info.st_gid != entry->gid))
         return false;
-    if ((info.st_mode & 07777) == entry->mode && info.st_mtim.tv_sec == times[1].tv_sec && info.st_mtim.tv_nsec == times[1].tv_nsec)
+    if ((info.st_mode & 07777) == entry->mode && info.st_mtim.tv_sec == times[1].tv_sec &&
+        info.st_mtim.tv_nsec == times[1].tv_nsec)
         return true;
     return info.st_nlink == 1 && fchmod(fd, entry->mode) == 0 && futimens(fd, times) == 0;
 }
 
 /* True: name is the node's file. Another file system, or rights that the kernel wants for it, mean a copy. */
-static bool share(const struct cli_restore *restore, int fd, int dir, const char *name, const struct remora_entry *entry)
+static bool share(const struct cli_restore *restore, int fd, int dir, const char *name,
+                  const struct remora_entry *entry)
 {
     char path[PROC_TEXT];
     if (!may_share(restore, fd, entry))
@@ -160,10 +167,14 @@ static int verify(const struct remora_entry *entry, int fd, const char *shown)
     int differs = entry->content[0] == '\0' ? 0 : cli_verify(fd, entry->size, entry->content);
     if (differs < 0)
         return failed(shown);
-    return differs == 0 ? 0 : cli_fail(CLI_FAILED, "%s: what was written is not what the volume names; check this disk", shown);
+    return differs == 0
+               ? 0
+               : cli_fail(CLI_FAILED, "%s: what was written is not what the volume names; check this disk",
+                          shown);
 }
 
-static int fill_file(struct cli_restore *restore, int from, int to, const struct remora_entry *entry, const char *shown)
+static int fill_file(struct cli_restore *restore, int from, int to, const struct remora_entry *entry,
+                     const char *shown)
 {
     struct stat info;
     if (fstat(from, &info) != 0)
@@ -181,8 +192,8 @@ static int fill_file(struct cli_restore *restore, int from, int to, const struct
     }
 }
 
-static int make_file(struct cli_restore *restore, int from, int dir, const char *name, const struct remora_entry *entry,
-                     const char *shown)
+static int make_file(struct cli_restore *restore, int from, int dir, const char *name,
+                     const struct remora_entry *entry, const char *shown)
 {
     int to, code;
     to = openat(dir, name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
@@ -198,8 +209,8 @@ static int make_file(struct cli_restore *restore, int from, int dir, const char 
     return code;
 }
 
-static int restore_file(struct cli_restore *restore, int dir, const char *name, const char *path, const struct remora_entry *entry,
-                        const char *shown)
+static int restore_file(struct cli_restore *restore, int dir, const char *name, const char *path,
+                        const struct remora_entry *entry, const char *shown)
 {
     uint64_t size;
     int from = -1, code = 0;
@@ -215,8 +226,8 @@ static int restore_file(struct cli_restore *restore, int dir, const char *name, 
     return code;
 }
 
-int cli_restore(struct cli_restore *restore, int dir, const char *name, const char *path, const struct remora_entry *entry,
-                const char *shown)
+int cli_restore(struct cli_restore *restore, int dir, const char *name, const char *path,
+                const struct remora_entry *entry, const char *shown)
 {
     int made, code;
     if (entry->kind == REMORA_FILE)
@@ -246,7 +257,8 @@ static int remove_children(int dir)
     }
     (void)fchmod(dirfd(listing), 0700); /* a directory may forbid even its owner to remove from it */
     while ((found = readdir(listing)) != NULL)
-        if (strcmp(found->d_name, ".") != 0 && strcmp(found->d_name, "..") != 0 && cli_remove_tree(dirfd(listing), found->d_name) != 0)
+        if (strcmp(found->d_name, ".") != 0 && strcmp(found->d_name, "..") != 0 &&
+            cli_remove_tree(dirfd(listing), found->d_name) != 0)
             result = -1;
     closedir(listing);
     return result;

@@ -1,5 +1,6 @@
-/* restore: making what an entry describes in the local file system. Names are taken relative to a directory that is held open, and no
- * symbolic link is ever followed: nothing a volume names can lead out of the place it is restored to. */
+/* restore: making what an entry describes in the local file system. Names are taken relative to a directory
+ * that is held open, and no symbolic link is ever followed: nothing a volume names can lead out of the place
+ * it is restored to. */
 #ifndef CLI_RESTORE_H
 #define CLI_RESTORE_H
 
@@ -17,13 +18,16 @@ struct cli_restore {
 
 void cli_restore_init(struct cli_restore *restore, struct cli *cli);
 
-/* Makes the file, link or special file of `entry` (not a directory) as name in dir, which must not exist. path: in the volume, to fetch
- * its bytes. shown: the local name for messages. 0 or an exit code, and then there is nothing under that name. */
-int cli_restore(struct cli_restore *restore, int dir, const char *name, const char *path, const struct remora_entry *entry,
-                const char *shown);
+/* Makes the file, link or special file of `entry` (not a directory) as name in dir, which must not exist.
+ * path: in the volume, to fetch its bytes. shown: the local name for messages. 0 or an exit code, and then
+ * there is nothing under that name. */
+int cli_restore(struct cli_restore *restore, int dir, const char *name, const char *path,
+                const struct remora_entry *entry, const char *shown);
 
-/* Gives an open directory the mode, owner, attributes and times of its entry; last of all, because what happens in it changes them. */
-int cli_restore_directory(struct cli_restore *restore, int dir, const struct remora_entry *entry, const char *shown);
+/* Gives an open directory the mode, owner, attributes and times of its entry; last of all, because what
+ * happens in it changes them. */
+int cli_restore_directory(struct cli_restore *restore, int dir, const struct remora_entry *entry,
+                          const char *shown);
 
 /* A name that nothing has: ".remora-" and random digits. */
 void cli_temporary_name(char ret_name[CLI_TEMPORARY_TEXT]);

@@ -11,15 +11,17 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
-#define XATTR_LIST_MAX  (64 * 1024) /* XATTR_LIST_MAX and XATTR_SIZE_MAX of Linux */
-#define XATTR_VALUE_MAX (64 * 1024)
+#include <linux/limits.h>
+
+#define XATTR_VALUE_MAX XATTR_SIZE_MAX
 #define XATTRS_MAX      128 /* of one file; a node takes 64 and refuses more by name */
 
 static int failed(const char *path)
 {
     int error = errno;
     int code = error == ENOENT ? CLI_BUSY : CLI_FAILED; /* it was there a moment ago */
-    return cli_fail(code, "%s: %s%s", path, strerror(error), error == ENOENT ? " (it changed while it was being read)" : "");
+    return cli_fail(code, "%s: %s%s", path, strerror(error),
+                    error == ENOENT ? " (it changed while it was being read)" : "");
 }
 
 /* Scanning */
@@ -27,7 +29,8 @@ static int failed(const char *path)
 static int add(struct cli_source *source, const char *path, struct cli_source_item **ret_item)
 {
     if (source->n == CLI_SOURCE_ITEMS_MAX)
-        return cli_fail(CLI_NO_SPACE, "%s has more than %zu entries; put it in parts", source->root, CLI_SOURCE_ITEMS_MAX);
+        return cli_fail(CLI_NO_SPACE, "%s has more than %zu entries; put it in parts", source->root,
+                        CLI_SOURCE_ITEMS_MAX);
     if (source->n == source->capacity) {
         size_t capacity = source->capacity == 0 ? 256 : 2 * source->capacity;
         void *grown = realloc(source->items, capacity * sizeof source->items[0]);
@@ -43,13 +46,15 @@ static int add(struct cli_source *source, const char *path, struct cli_source_it
     return 0;
 }
 
-int cli_source_path(const struct cli_source *source, const struct cli_source_item *item, char *ret_path, size_t size)
+int cli_source_path(const struct cli_source *source, const struct cli_source_item *item, char *ret_path,
+                    size_t size)
 {
     const char *gap = item->path[0] == '\0' || strcmp(source->root, "/") == 0 ? "" : "/";
     int n = snprintf(ret_path, size, "%s%s%s", source->root, gap, item->path);
     if (n >= 0 && (size_t)n < size)
         return 0;
-    return cli_fail(CLI_FAILED, "%s/%s: longer than a path may be; put it in parts", source->root, item->path);
+    return cli_fail(CLI_FAILED, "%s/%s: longer than a path may be; put it in parts", source->root,
+                    item->path);
 }
 
 /* Another name of an inode met before is a link; only the first one's bytes count. */
@@ -98,7 +103,8 @@ static int add_child(struct cli_source *source, const char *parent, const char *
     struct cli_source_item *item;
     int code;
     if (cli_join(parent, name, path, sizeof path) != 0 || strlen(path) > REPLICA_PATH_MAX)
-        return cli_fail(CLI_REFUSED, "%s/%s/%s: longer than a path of a volume may be", source->root, parent, name);
+        return cli_fail(CLI_REFUSED, "%s/%s/%s: longer than a path of a volume may be", source->root, parent,
+                        name);
     code = add(source, path, &item);
     return code == 0 ? look(source, item) : code;
 }
@@ -205,7 +211,8 @@ static enum remora_kind kind_of(mode_t mode)
     }
 }
 
-/* What belongs to the file and means the same elsewhere: not the labels of this host's security policy, not overlayfs's notes. */
+/* What belongs to the file and means the same elsewhere: not the labels of this host's security policy, not
+ * overlayfs's notes. */
 static bool is_carried(const char *name)
 {
     return strncmp(name, "user.", 5) == 0 || strcmp(name, "security.capability") == 0 ||
@@ -259,8 +266,8 @@ static int read_target(const char *path, struct remora_entry *entry)
     return entry->target == NULL ? -1 : 0;
 }
 
-int cli_source_entry(const struct cli_source *source, const struct cli_source_item *item, char *remote, struct remora_entry *ret_entry,
-                     struct stat *ret_info)
+int cli_source_entry(const struct cli_source *source, const struct cli_source_item *item, char *remote,
+                     struct remora_entry *ret_entry, struct stat *ret_info)
 {
     char path[PATH_MAX];
     int code = cli_source_path(source, item, path, sizeof path);
@@ -281,7 +288,8 @@ int cli_source_entry(const struct cli_source *source, const struct cli_source_it
         ret_entry->major = major(ret_info->st_rdev);
         ret_entry->minor = minor(ret_info->st_rdev);
     }
-    if ((ret_entry->kind == REMORA_SYMLINK && read_target(path, ret_entry) != 0) || read_xattrs(path, ret_entry) != 0)
+    if ((ret_entry->kind == REMORA_SYMLINK && read_target(path, ret_entry) != 0) ||
+        read_xattrs(path, ret_entry) != 0)
         return failed(path);
     return 0;
 }
@@ -294,7 +302,9 @@ void cli_source_entry_free(struct remora_entry *entry)
 
 bool cli_source_changed(const struct stat *before, const struct stat *after)
 {
-    return before->st_ino != after->st_ino || before->st_dev != after->st_dev || before->st_size != after->st_size ||
-           before->st_mtim.tv_sec != after->st_mtim.tv_sec || before->st_mtim.tv_nsec != after->st_mtim.tv_nsec ||
-           before->st_ctim.tv_sec != after->st_ctim.tv_sec || before->st_ctim.tv_nsec != after->st_ctim.tv_nsec;
+    return before->st_ino != after->st_ino || before->st_dev != after->st_dev ||
+           before->st_size != after->st_size || before->st_mtim.tv_sec != after->st_mtim.tv_sec ||
+           before->st_mtim.tv_nsec != after->st_mtim.tv_nsec ||
+           before->st_ctim.tv_sec != after->st_ctim.tv_sec ||
+           before->st_ctim.tv_nsec != after->st_ctim.tv_nsec;
 }

@@ -9,14 +9,16 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define PRIVATE_MODE 0700 /* of a directory until it is complete */
+#define PRIVATE_MODE   0700 /* of a directory until it is complete */
 #define OPEN_DIRECTORY (O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
 
 static int failed(const struct cli_tree *tree, const char *path)
 {
     int error = errno;
-    return cli_fail(error == ENOSPC || error == EDQUOT ? CLI_NO_SPACE : CLI_FAILED, "%s (%s): %s", tree->shown, path,
-                    error == EMFILE ? "too many levels of directories for this process's limit of open files" : strerror(error));
+    return cli_fail(error == ENOSPC || error == EDQUOT ? CLI_NO_SPACE : CLI_FAILED, "%s (%s): %s",
+                    tree->shown, path,
+                    error == EMFILE ? "too many levels of directories for this process's limit of open files"
+                                    : strerror(error));
 }
 
 /* Relative to the tree's root. */
@@ -96,7 +98,8 @@ static int make(struct cli_tree *tree, const char *name, const char *path, const
     }
     if (first != NULL)
         return linkat(tree->dirs[0], first, top(tree), name, 0) == 0 ? 0 : failed(tree, path);
-    if (tree->reuse != NULL && entry->kind == REMORA_FILE && tree->reuse(tree->context, top(tree), name, path, entry))
+    if (tree->reuse != NULL && entry->kind == REMORA_FILE &&
+        tree->reuse(tree->context, top(tree), name, path, entry))
         return 0;
     return cli_restore(&tree->restore, top(tree), name, path, entry, path);
 }
@@ -114,7 +117,8 @@ static int make_over(struct cli_tree *tree, const char *path, const struct remor
     return code;
 }
 
-static int write_entry(void *context, enum cli_walk_when when, const char *path, const struct remora_entry *entry)
+static int write_entry(void *context, enum cli_walk_when when, const char *path,
+                       const struct remora_entry *entry)
 {
     struct cli_tree *tree = context;
     int code;
@@ -146,7 +150,8 @@ struct check {
     uint64_t bytes;
 };
 
-static int check_entry(void *context, enum cli_walk_when when, const char *path, const struct remora_entry *entry)
+static int check_entry(void *context, enum cli_walk_when when, const char *path,
+                       const struct remora_entry *entry)
 {
     struct check *check = context;
     struct cli_tree *tree = check->tree;
@@ -161,9 +166,11 @@ static int check_entry(void *context, enum cli_walk_when when, const char *path,
     exists = dir >= 0 && fstatat(dir, entry->path, &info, AT_SYMLINK_NOFOLLOW) == 0;
     check->bytes += entry->kind == REMORA_FILE ? entry->size : 0;
     if (exists && directory && !S_ISDIR(info.st_mode))
-        return cli_fail(CLI_REFUSED, "%s (%s) is no directory here; --force does not remove it", tree->shown, path);
+        return cli_fail(CLI_REFUSED, "%s (%s) is no directory here; --force does not remove it", tree->shown,
+                        path);
     if (exists && !directory && S_ISDIR(info.st_mode))
-        return cli_fail(CLI_REFUSED, "%s (%s) is a directory here; --force does not remove it", tree->shown, path);
+        return cli_fail(CLI_REFUSED, "%s (%s) is a directory here; --force does not remove it", tree->shown,
+                        path);
     if (!directory)
         return 0;
     dir = exists ? openat(dir, entry->path, OPEN_DIRECTORY) : -1;
@@ -183,7 +190,8 @@ int cli_tree_check(struct cli_tree *tree, int root, uint64_t *ret_bytes)
     return code;
 }
 
-static int add_bytes(void *context, enum cli_walk_when when, const char *path, const struct remora_entry *entry)
+static int add_bytes(void *context, enum cli_walk_when when, const char *path,
+                     const struct remora_entry *entry)
 {
     (void)path;
     if (when == CLI_WALK_ENTRY && entry->kind == REMORA_FILE)

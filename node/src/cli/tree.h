@@ -10,9 +10,11 @@ struct cli_tree {
     struct cli_restore restore;
     const char *from;  /* the directory in the volume */
     const char *shown; /* the local root, for messages */
-    bool merge;        /* into directories that exist: each file under a temporary name, then renamed over what is there */
+    bool merge; /* into directories that exist: each file under a temporary name, then renamed over what is
+                   there */
     /* Makes a file by other means if it can: true, and it is there. May be NULL. */
-    bool (*reuse)(void *context, int dir, const char *name, const char *path, const struct remora_entry *entry);
+    bool (*reuse)(void *context, int dir, const char *name, const char *path,
+                  const struct remora_entry *entry);
     void *context;
 
     /* private */
@@ -21,11 +23,12 @@ struct cli_tree {
     struct cli_ids links;
 };
 
-/* Into the open directory root (borrowed), which gets the metadata of `entry`, the one at from. 0 or an exit code; what was written
- * until then stays. */
+/* Into the open directory root (borrowed), which gets the metadata of `entry`, the one at from. 0 or an exit
+ * code; what was written until then stays. */
 int cli_tree_write(struct cli_tree *tree, int root, const struct remora_entry *entry);
 
-/* For merging: nothing may stand in the way (a directory where a file is to be, or the other way round). Also adds up the bytes. */
+/* For merging: nothing may stand in the way (a directory where a file is to be, or the other way round). Also
+ * adds up the bytes. */
 int cli_tree_check(struct cli_tree *tree, int root, uint64_t *ret_bytes);
 
 /* The bytes of all files below path. */

@@ -1,28 +1,17 @@
 #include "cli/verbs.h"
 
+#include "node_main.h"
+
 #include <string.h>
 
-#define END {0, NULL, CLI_FLAG, NULL, NULL}
-#define LOCAL {0, "local", CLI_FLAG, NULL, "what this node knows, without asking a majority for the latest commit"}
-
-static const struct cli_option NODE[] = {
-    {0, "data", CLI_TEXT, "DIR", "where the store lies"},
-    {0, "socket", CLI_TEXT, "PATH", "the socket of the local API"},
-    {0, "listen", CLI_TEXT, "tcp://H:P", "where other nodes reach this one; bulk data goes over port P + 1"},
-    {0, "advertise", CLI_TEXT, "tcp://H:P", "what others are told of that address (default: as bound)"},
-    {0, "join", CLI_TEXT, "tcp://H:P[,...]", "nodes to ask for the cluster; names are looked up anew at each try"},
-    {0, "key", CLI_TEXT, "FILE", "the cluster's key, or a credential made from it"},
-    {0, "expect", CLI_NUMBER, "N", "found a cluster of the N nodes of --join, once all are there"},
-    {0, "vote", CLI_FLAG, NULL, "this node may keep volumes and answer for them"},
-    {0, "zone", CLI_TEXT, "Z", "the voters of a volume are spread over zones"},
-    {0, "name", CLI_TEXT, "NAME", "for people (default: the host name)"},
-    {0, "capacity", CLI_TEXT, "SIZE", "bytes that a voter keeps (10G; default: what the disk has)"},
-    {0, "cache-size", CLI_TEXT, "SIZE", "bytes that may be evicted again (default: what the disk has)"},
-    {0, "free-space", CLI_TEXT, "SIZE", "bytes of the disk to leave free (default: 1 GiB or 5 %, the smaller)"},
-    {0, "shutdown-timeout", CLI_SECONDS, "S", "for the last commits when stopped (default 25)"},
-    {0, "config", CLI_TEXT, "FILE", "lines \"name = value\" with the names of these options"},
-    END,
-};
+#define END                                                                                                  \
+    {                                                                                                        \
+        0, NULL, CLI_FLAG, NULL, NULL                                                                        \
+    }
+#define LOCAL                                                                                                \
+    {                                                                                                        \
+        0, "local", CLI_FLAG, NULL, "what this node knows, without asking a majority for the latest commit"  \
+    }
 
 static const struct cli_option KEYGEN[] = {
     {0, "from", CLI_TEXT, "FILE", "make a credential with less authority out of this key"},
@@ -32,15 +21,18 @@ static const struct cli_option KEYGEN[] = {
     END,
 };
 
-static const struct cli_option WAIT[] = {{0, "volume", CLI_TEXT, "V", "also until this volume is readable"}, END};
+static const struct cli_option WAIT[] = {{0, "volume", CLI_TEXT, "V", "also until this volume is readable"},
+                                         END};
 
 static const struct cli_option VOLUME_CREATE[] = {
-    {0, "version", CLI_NUMBER, "1|2", "2 (default): no cap on files, hard links; 1: at most 500,000 inodes, no hard links"},
+    {0, "version", CLI_NUMBER, "1|2",
+     "2 (default): no cap on files, hard links; 1: at most 500,000 inodes, no hard links"},
     {0, "if-missing", CLI_FLAG, NULL, "succeed if it exists"},
     {0, "voters", CLI_NUMBER, "N", "how many nodes keep it: an odd number (default 3)"},
     END,
 };
-static const struct cli_option VOLUME_LIST[] = {{0, "deleted", CLI_FLAG, NULL, "also those that can be undeleted"}, END};
+static const struct cli_option VOLUME_LIST[] = {
+    {0, "deleted", CLI_FLAG, NULL, "also those that can be undeleted"}, END};
 static const struct cli_option VOLUME_RENAME[] = {{'y', "yes", CLI_FLAG, NULL, "do not ask"}, END};
 static const struct cli_option VOLUME_DELETE[] = {
     {'y', "yes", CLI_FLAG, NULL, "do not ask"},
@@ -70,8 +62,10 @@ static const struct cli_option DU[] = {
     LOCAL,
     END,
 };
-static const struct cli_option MKDIR[] = {{'p', "parents", CLI_FLAG, NULL, "with its parents; fine if it exists"}, END};
-static const struct cli_option RECURSIVE[] = {{'r', "recursive", CLI_FLAG, NULL, "directories too, with all in them"}, END};
+static const struct cli_option MKDIR[] = {
+    {'p', "parents", CLI_FLAG, NULL, "with its parents; fine if it exists"}, END};
+static const struct cli_option RECURSIVE[] = {
+    {'r', "recursive", CLI_FLAG, NULL, "directories too, with all in them"}, END};
 static const struct cli_option PUT[] = {{'f', "force", CLI_FLAG, NULL, "replace files that exist"}, END};
 static const struct cli_option GET[] = {
     {'f', "force", CLI_FLAG, NULL, "replace files that exist; nothing else is removed"},
@@ -80,7 +74,8 @@ static const struct cli_option GET[] = {
 };
 static const struct cli_option CHECKOUT[] = {
     {0, "follow", CLI_FLAG, NULL, "go on, and switch at each new commit"},
-    {0, "hardlink", CLI_FLAG, NULL, "link the node's own files instead of copying them; let readers mount DIR read-only"},
+    {0, "hardlink", CLI_FLAG, NULL,
+     "link the node's own files instead of copying them; let readers mount DIR read-only"},
     LOCAL,
     END,
 };
@@ -100,55 +95,70 @@ static const struct cli_option LOG[] = {
 };
 
 const struct cli_verb CLI_VERBS[] = {
-    {"node", "[OPTION...]", "run a node (with no option at all: a single node on loopback)",
-     "Every option can also be given as REMORA_..., for instance REMORA_CACHE_SIZE, or in the file of --config. One line is printed\n"
-     "when the node is ready. SIGTERM commits what is to be committed and stops.",
-     NODE, 0, -1, NULL},
+    {"node", "[OPTION...]", "run a node (with no option at all: a single node on loopback)", NULL, NULL, 0,
+     -1, NULL},
     {"keygen", "FILE", "make a cluster key, or a credential from one",
-     "FILE is written with mode 0600 and never overwritten. Without --from it is a new cluster key: full authority. With --from it\n"
+     "FILE is written with mode 0600 and never overwritten. Without --from it is a new cluster key: full "
+     "authority. With --from it\n"
      "is a credential with a role and, if --volume is given, only those volumes.",
      KEYGEN, 1, 1, cli_verb_keygen},
     {"wait", "", "wait until the node answers, or a volume is readable", NULL, WAIT, 0, 0, cli_verb_wait},
-    {"cluster init", "", "begin a cluster with this node, once", "Refused if there is one already.", NULL, 0, 0, cli_verb_cluster_init},
+    {"cluster init", "", "begin a cluster with this node, once", "Refused if there is one already.", NULL, 0,
+     0, cli_verb_cluster_init},
     {"cluster members", "", "who is here", NULL, NULL, 0, 0, cli_verb_cluster_members},
     {"cluster status", "", "volumes, voters, lag and transfers", NULL, STATUS, 0, 0, cli_verb_cluster_status},
-    {"volume create", "NAME", "create a volume", "NAME has 1 to 64 letters, digits, \"-\", \"_\" and \".\".", VOLUME_CREATE, 1, 1,
-     cli_verb_volume_create},
+    {"volume create", "NAME", "create a volume", "NAME has 1 to 64 letters, digits, \"-\", \"_\" and \".\".",
+     VOLUME_CREATE, 1, 1, cli_verb_volume_create},
     {"volume list", "", "list the volumes", NULL, VOLUME_LIST, 0, 0, cli_verb_volume_list},
     {"volume info", "NAME", "size, files, voters, last commit", NULL, NULL, 1, 1, cli_verb_volume_info},
-    {"volume rename", "NAME NEW", "give a volume another name", "Its id stays. Asks unless -y is given.", VOLUME_RENAME, 2, 2,
-     cli_verb_volume_rename},
-    {"volume delete", "NAME", "delete a volume", "It can be undeleted for a day. Asks unless -y is given.", VOLUME_DELETE, 1, 1,
-     cli_verb_volume_delete},
+    {"volume rename", "NAME NEW", "give a volume another name", "Its id stays. Asks unless -y is given.",
+     VOLUME_RENAME, 2, 2, cli_verb_volume_rename},
+    {"volume delete", "NAME", "delete a volume", "It can be undeleted for a day. Asks unless -y is given.",
+     VOLUME_DELETE, 1, 1, cli_verb_volume_delete},
     {"volume undelete", "NAME", "bring a deleted volume back", NULL, NULL, 1, 1, cli_verb_volume_undelete},
-    {"ls", "VOL [PATH]", "list a directory", "Bare paths, one a line, when standard output is not a terminal.", LS, 1, 2, cli_verb_ls},
+    {"ls", "VOL [PATH]", "list a directory",
+     "Bare paths, one a line, when standard output is not a terminal.", LS, 1, 2, cli_verb_ls},
     {"put", "VOL LOCAL [REMOTE]", "put a file or a directory into a volume, as one commit",
-     "REMOTE is \"/\" unless given; one that ends in \"/\" gets LOCAL's name appended, another is the new name itself. LOCAL may be\n"
-     "\"-\": standard input. Directories go with all that is in them: links of both kinds, special files, modes, owners, times,\n"
-     "extended attributes and holes. A LOCAL that is itself a symbolic link is followed. If a file exists already, nothing is put\n"
+     "REMOTE is \"/\" unless given; one that ends in \"/\" gets LOCAL's name appended, another is the new "
+     "name itself. LOCAL may be\n"
+     "\"-\": standard input. Directories go with all that is in them: links of both kinds, special files, "
+     "modes, owners, times,\n"
+     "extended attributes and holes. A LOCAL that is itself a symbolic link is followed. If a file exists "
+     "already, nothing is put\n"
      "unless -f is given; a file never replaces a directory.",
      PUT, 2, 3, cli_verb_put},
     {"get", "VOL REMOTE [LOCAL]", "get a file or a directory out of a volume",
-     "LOCAL is \".\" unless given, and may be \"-\": standard output. Into an existing directory it goes under its own name (the root\n"
-     "under the volume's), else it becomes LOCAL. All is written under a temporary name, verified and renamed; what was fetched\n"
+     "LOCAL is \".\" unless given, and may be \"-\": standard output. Into an existing directory it goes "
+     "under its own name (the root\n"
+     "under the volume's), else it becomes LOCAL. All is written under a temporary name, verified and "
+     "renamed; what was fetched\n"
      "before an interruption stays on the node and is not fetched again.",
      GET, 2, 3, cli_verb_get},
     {"cat", "VOL PATH...", "write files to standard output", NULL, CAT, 2, -1, cli_verb_cat},
     {"stat", "VOL PATH...", "all that is known of a path", NULL, READ, 2, -1, cli_verb_stat},
-    {"du", "VOL [PATH]", "bytes in each directory", "Files with several names count once.", DU, 1, 2, cli_verb_du},
+    {"du", "VOL [PATH]", "bytes in each directory", "Files with several names count once.", DU, 1, 2,
+     cli_verb_du},
     {"mkdir", "VOL PATH...", "make directories, as one commit", NULL, MKDIR, 2, -1, cli_verb_mkdir},
-    {"mv", "VOL SRC... DST", "rename, or move into a directory, as one commit", NULL, NULL, 3, -1, cli_verb_mv},
-    {"rm", "VOL PATH...", "remove, as one commit", "All paths or, if one is missing, none.", RECURSIVE, 2, -1, cli_verb_rm},
-    {"cp", "VOL SRC... DST", "copy inside a volume without copying bytes, as one commit", NULL, RECURSIVE, 3, -1, cli_verb_cp},
+    {"mv", "VOL SRC... DST", "rename, or move into a directory, as one commit", NULL, NULL, 3, -1,
+     cli_verb_mv},
+    {"rm", "VOL PATH...", "remove, as one commit", "All paths or, if one is missing, none.", RECURSIVE, 2, -1,
+     cli_verb_rm},
+    {"cp", "VOL SRC... DST", "copy inside a volume without copying bytes, as one commit", NULL, RECURSIVE, 3,
+     -1, cli_verb_cp},
     {"checkout", "VOL[:SUB] DIR", "a tree to read at DIR, at the speed of the disk, without privilege",
-     "DIR becomes a symbolic link to a whole generation of the tree, which lies in .NAME.remora beside it; a new generation is\n"
-     "switched in by one atomic rename, and an old one is removed once nothing has it open. Mount the directory that DIR lies in\n"
-     "into other containers, not DIR itself. The tree is to be read only: what is written to it is lost with its generation.",
+     "DIR becomes a symbolic link to a whole generation of the tree, which lies in .NAME.remora beside it; a "
+     "new generation is\n"
+     "switched in by one atomic rename, and an old one is removed once nothing has it open. Mount the "
+     "directory that DIR lies in\n"
+     "into other containers, not DIR itself. The tree is to be read only: what is written to it is lost with "
+     "its generation.",
      CHECKOUT, 2, 2, cli_verb_checkout},
-    {"commit", "VOL", "commit what was written in a view", "Refused if several views of the volume fit; then choose by --label.", VIEW,
-     1, 1, cli_verb_commit},
-    {"reload", "VOL", "move a view to the latest commit, and print what changed", NULL, VIEW, 1, 1, cli_verb_reload},
-    {"hold", "VOL", "keep background commits of a view out while a set of files is prepared", NULL, HOLD, 1, 1, cli_verb_hold},
+    {"commit", "VOL", "commit what was written in a view",
+     "Refused if several views of the volume fit; then choose by --label.", VIEW, 1, 1, cli_verb_commit},
+    {"reload", "VOL", "move a view to the latest commit, and print what changed", NULL, VIEW, 1, 1,
+     cli_verb_reload},
+    {"hold", "VOL", "keep background commits of a view out while a set of files is prepared", NULL, HOLD, 1,
+     1, cli_verb_hold},
     {"log", "VOL", "list the commits, newest first", NULL, LOG, 1, 1, cli_verb_log},
     {"version", "", "print the version", NULL, NULL, 0, 0, cli_verb_version},
     {"help", "[VERB...]", "this overview, or the help of a verb", NULL, NULL, 0, 2, cli_verb_help},
@@ -167,16 +177,26 @@ static void print_options(FILE *out, const struct cli_option *options)
     }
 }
 
+/* A node's flags are its own to tell. */
+static void print_node(void)
+{
+    char name[] = "node", help[] = "--help", *arguments[] = {name, help, NULL};
+    (void)node_main(2, arguments);
+}
+
 static void print_verb(FILE *out, const struct cli_verb *verb)
 {
-    fprintf(out, "usage: remora %s%s%s%s\n\n%s\n", verb->name, verb->options != NULL && verb->run != NULL ? " [OPTION...]" : "",
+    if (verb->run == NULL) {
+        print_node();
+        return;
+    }
+    fprintf(out, "usage: remora %s%s%s%s\n\n%s\n", verb->name, " [OPTION...]",
             verb->arguments[0] != '\0' ? " " : "", verb->arguments, verb->summary);
     if (verb->details != NULL)
         fprintf(out, "\n%s\n", verb->details);
     fprintf(out, "\n");
     print_options(out, verb->options);
-    if (verb->run != NULL)
-        print_options(out, CLI_GLOBAL_OPTIONS);
+    print_options(out, CLI_GLOBAL_OPTIONS);
 }
 
 static void print_summary(FILE *out, const struct cli_verb *verb)
@@ -188,13 +208,16 @@ static void print_summary(FILE *out, const struct cli_verb *verb)
 
 static void print_overview(FILE *out)
 {
-    fprintf(out, "usage: remora VERB [OPTION...] [ARGUMENT...]\n\nVolumes that one container commits and every other reloads.\n\n");
+    fprintf(out, "usage: remora VERB [OPTION...] [ARGUMENT...]\n\nVolumes that one container commits and "
+                 "every other reloads.\n\n");
     for (size_t i = 0; i < CLI_VERBS_N; i++)
         print_summary(out, &CLI_VERBS[i]);
     fprintf(out, "\nVerbs that speak to a node take\n");
     print_options(out, CLI_GLOBAL_OPTIONS);
-    fprintf(out, "\nExit codes: 0 done, 1 failed, 2 usage or refused (exists), 3 unavailable (no majority, no node), 4 indeterminate (the node\n"
-                 "keeps trying), 5 no space or over a limit, 6 busy file or conflict, 7 not authorised, 130 interrupted.\n"
+    fprintf(out, "\nExit codes: 0 done, 1 failed, 2 usage or refused (exists), 3 unavailable (no majority, "
+                 "no node), 4 indeterminate (the node\n"
+                 "keeps trying), 5 no space or over a limit, 6 busy file or conflict, 7 not authorised, 130 "
+                 "interrupted.\n"
                  "`remora VERB --help` tells more.\n");
 }
 

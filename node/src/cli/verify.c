@@ -1,4 +1,5 @@
-/* Whether a file holds what its content id says: the Merkle root over its chunks; holes cost nothing to read. */
+/* Whether a file holds what its content id says: the Merkle root over its chunks; holes cost nothing to read.
+ */
 #include "cli/restore.h"
 
 #include "replica/merkle.h"
@@ -53,7 +54,8 @@ static int hash_page(struct verification *v, uint32_t page, struct replica_hash 
 {
     uint32_t n = replica_merkle_page_chunks(v->size, page), first = page * REPLICA_PAGE_CHUNKS;
     for (uint32_t i = 0; i < n; i++)
-        if (hash_chunk(v, (uint64_t)(first + i) * REPLICA_CHUNK_SIZE, replica_merkle_chunk_size(v->size, first + i), &v->chunks[i]) != 0)
+        if (hash_chunk(v, (uint64_t)(first + i) * REPLICA_CHUNK_SIZE,
+                       replica_merkle_chunk_size(v->size, first + i), &v->chunks[i]) != 0)
             return -1;
     replica_merkle_fold(v->chunks, n, ret_hash);
     return 0;
@@ -82,7 +84,9 @@ static bool equals_hex(const struct replica_hash *hash, const char *hex)
 
 int cli_verify(int fd, uint64_t size, const char *content)
 {
-    struct verification v = {.fd = fd, .size = size, .chunk = malloc(REPLICA_CHUNK_SIZE),
+    struct verification v = {.fd = fd,
+                             .size = size,
+                             .chunk = malloc(REPLICA_CHUNK_SIZE),
                              .chunks = malloc(REPLICA_PAGE_CHUNKS * sizeof(struct replica_hash))};
     struct replica_hash root;
     int code = v.chunk == NULL || v.chunks == NULL ? -1 : 0;

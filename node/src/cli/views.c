@@ -1,4 +1,5 @@
-/* remora commit, reload, hold and log: what is done to a view that some program works in, and what has been committed. */
+/* remora commit, reload, hold and log: what is done to a view that some program works in, and what has been
+ * committed. */
 #include "cli/cli.h"
 #include "cli/format.h"
 #include "cli/json.h"
@@ -6,8 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define TEXT      256
-#define PAGE      1000 /* commits a call, as the API gives at most */
+#define TEXT 256
+#define PAGE 1000 /* commits a call, as the API gives at most */
 
 /* Choosing a view */
 
@@ -67,7 +68,8 @@ static int choose_view(struct cli *cli, const char *volume)
         return code;
     if (choice.found == 0)
         return cli_fail(CLI_FAILED, "no program works in a view of %s%s%s on this node", volume,
-                        choice.label != NULL ? " with the label " : "", choice.label != NULL ? choice.label : "");
+                        choice.label != NULL ? " with the label " : "",
+                        choice.label != NULL ? choice.label : "");
     return cli_fail(CLI_REFUSED, "several views of %s fit: %s; choose by --label", volume, choice.labels);
 }
 
@@ -139,7 +141,9 @@ int cli_verb_hold(struct cli *cli)
     code = cli_call(cli, "view.hold", &params, NULL, &result);
     cli_result_close(&result);
     if (code == 0)
-        cli_say(cli, hold ? "background commits are held; `remora hold %s --release` lets them go on" : "background commits of %s go on",
+        cli_say(cli,
+                hold ? "background commits are held; `remora hold %s --release` lets them go on"
+                     : "background commits of %s go on",
                 cli->args.words[0]);
     return code;
 }
@@ -162,7 +166,8 @@ static void print_commit(const struct replica_pack_reader *commit)
     cli_get_text(commit, "state", state, sizeof state);
     cli_format_time((int64_t)(cli_get_number(commit, "time_ms") / 1000), time);
     cli_format_size(cli_get_number(commit, "bytes"), bytes);
-    printf("%s  %-16s  %8llu paths  %10s%s  %s\n", time, node, (unsigned long long)cli_get_number(commit, "paths"), bytes,
+    printf("%s  %-16s  %8llu paths  %10s%s  %s\n", time, node,
+           (unsigned long long)cli_get_number(commit, "paths"), bytes,
            strcmp(state, "pending") == 0 ? "  (pending)" : "", token);
 }
 

@@ -84,7 +84,8 @@ static void print_row(const struct replica_pack_reader *map)
     cli_get_text(map, "name", name, sizeof name);
     cli_get_text(map, "creator", creator, sizeof creator);
     cli_format_time((int64_t)(cli_get_number(map, "created_ms") / 1000), created);
-    printf("%-24s  %7llu  %-19s  %-16s  ", name, (unsigned long long)cli_get_number(map, "version"), created, creator);
+    printf("%-24s  %7llu  %-19s  %-16s  ", name, (unsigned long long)cli_get_number(map, "version"), created,
+           creator);
     print_names(map, "voters");
     printf("%s\n", cli_get_bool(map, "deleted") ? "  (deleted)" : "");
 }
@@ -255,7 +256,8 @@ int cli_verb_volume_delete(struct cli *cli)
         return code;
     begin(&params, 1);
     pack_text(&params, "name", name);
-    error = remora_call(cli->remora, "volume.delete", params.data, params.size, NULL, 0, &result, &size, NULL, NULL);
+    error = remora_call(cli->remora, "volume.delete", params.data, params.size, NULL, 0, &result, &size, NULL,
+                        NULL);
     replica_buffer_close(&params);
     if (error == 0 && cli->json)
         print_json(cli, &(struct cli_result){result, size});

@@ -16,8 +16,8 @@ struct walk {
 /* Names come from the node, and become names of local files: one that could lead elsewhere is never used. */
 static bool is_name(const char *name)
 {
-    return name[0] != '\0' && strcmp(name, ".") != 0 && strcmp(name, "..") != 0 && strchr(name, '/') == NULL &&
-           strlen(name) <= REPLICA_NAME_MAX;
+    return name[0] != '\0' && strcmp(name, ".") != 0 && strcmp(name, "..") != 0 &&
+           strchr(name, '/') == NULL && strlen(name) <= REPLICA_NAME_MAX;
 }
 
 static int walk_directory(struct walk *walk, size_t size);
@@ -49,7 +49,8 @@ static int walk_page(struct walk *walk, size_t size, char **after, bool *ret_mor
     struct remora_entry *entries;
     size_t n;
     int code = 0, error;
-    error = remora_list(walk->cli->remora, &walk->cli->view, walk->path, *after, PAGE, &entries, &n, ret_more);
+    error =
+        remora_list(walk->cli->remora, &walk->cli->view, walk->path, *after, PAGE, &entries, &n, ret_more);
     if (error != 0)
         return cli_fail_call(walk->cli, error, cli_shown(walk->path));
     if (n == 0)

@@ -55,7 +55,8 @@ static int lost(struct exchange *exchange)
 static bool is_cancelled(const struct exchange *exchange)
 {
     const struct remora *remora = exchange->remora;
-    return remora->progress != NULL && remora->progress(remora->context, exchange->bytes, exchange->total) != 0;
+    return remora->progress != NULL &&
+           remora->progress(remora->context, exchange->bytes, exchange->total) != 0;
 }
 
 /* Waits until the socket is ready for one of events. Errors: UNAVAILABLE, CANCELLED. */

@@ -116,6 +116,7 @@ static int route_message(struct gossip_quorum *quorum, const struct gossip_quoru
 int gossip_quorum_step(struct gossip_quorum *quorum, const struct gossip_quorum_event *event, struct gossip_update *update)
 {
     int rv;
+    quorum->batch = event->batch;
     switch (event->kind) {
     case GOSSIP_QUORUM_EVENT_MESSAGE:
         return route_message(quorum, event, update);

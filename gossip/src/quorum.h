@@ -68,6 +68,7 @@ struct commit {
     uint32_t timeout_ms;
     bool again;         /* ended; the next step starts what later callers wait for */
     struct replica_dot dot; /* once committed */
+    uint64_t applied_batch; /* APPLYING: the batch of the step that found it applied, and may hold its map records; 0: not yet */
     bool indeterminate; /* the callers were told; it is still driven */
     uint64_t time_ms;
     uint64_t draft;                   /* SETTLING: the one being settled */
@@ -127,6 +128,7 @@ struct gossip_quorum {
     struct reload **reloads;
     size_t reloads_n;
     uint64_t rounds;
+    uint64_t batch; /* of the step in course */
     struct offer offers[OFFERS_MAX];
     size_t offers_n;
 };

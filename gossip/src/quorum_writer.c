@@ -173,9 +173,14 @@ static void answer_committed(struct gossip_quorum *quorum, struct commit *commit
 static void finish_if_applied(struct gossip_quorum *quorum, struct commit *commit, struct gossip_time time, struct gossip_update *update)
 {
     struct attached *attached = attached_find(quorum->table, &commit->volume);
-    if (attached != NULL && time.now_ms < commit->retry_at_ms &&
-        !replica_vector_covers_dot(&replica_volume_state(attached->volume)->applied, &commit->dot)) {
+    bool applied = attached == NULL || replica_vector_covers_dot(&replica_volume_state(attached->volume)->applied, &commit->dot);
+    if (!applied && time.now_ms < commit->retry_at_ms) {
         gossip_update_wake(update, commit->retry_at_ms);
+        return;
+    }
+    if (applied && (commit->applied_batch == 0 || commit->applied_batch == quorum->batch)) {
+        commit->applied_batch = quorum->batch;
+        update->again = true;
         return;
     }
     answer_committed(quorum, commit, update);
@@ -205,6 +210,7 @@ static int succeed(struct gossip_quorum *quorum, struct commit *commit, const st
     if (rose)
         gossip_update_note(update, GOSSIP_NOTE_COMMITTED, &commit->volume, NULL, NULL);
     commit->phase = COMMIT_APPLYING;
+    commit->applied_batch = 0;
     commit->retry_at_ms = time.now_ms + APPLY_WAIT_MS;
     gossip_update_wake(update, commit->retry_at_ms);
     finish_if_applied(quorum, commit, time, update);

@@ -41,7 +41,8 @@ static inline void fixture_child(const struct fixture *fixture)
     dup2(log, STDERR_FILENO);
     dup2(log, STDOUT_FILENO);
     if (node_config_init(&config) != 0 || node_config_set(&config, "data", fixture->data, &message) != 0 ||
-        node_config_set(&config, "socket", fixture->socket, &message) != 0 || node_new(&config, &node, &message) != 0) {
+        node_config_set(&config, "socket", fixture->socket, &message) != 0 ||
+        node_new(&config, &node, &message) != 0) {
         fprintf(stderr, "%s\n", message == NULL ? "no node" : message);
         _exit(99);
     }
@@ -125,19 +126,20 @@ static inline int fixture_teardown(void **state)
 }
 
 /* Fails the test with the node's own sentence. */
-#define OK(fixture_, call_)                                                                                                                      \
-    do {                                                                                                                                         \
-        int code_ = (call_);                                                                                                                     \
-        if (code_ != 0)                                                                                                                          \
-            print_error("%s: %s\n", remora_error_symbol((fixture_)->remora), remora_error((fixture_)->remora));                                 \
-        assert_int_equal(code_, 0);                                                                                                              \
+#define OK(fixture_, call_)                                                                                  \
+    do {                                                                                                     \
+        int code_ = (call_);                                                                                 \
+        if (code_ != 0)                                                                                      \
+            print_error("%s: %s\n", remora_error_symbol((fixture_)->remora),                                 \
+                        remora_error((fixture_)->remora));                                                   \
+        assert_int_equal(code_, 0);                                                                          \
     } while (0)
-#define REFUSED(fixture_, code_, call_, word_)                                                                                                   \
-    do {                                                                                                                                         \
-        assert_int_equal((call_), (code_));                                                                                                      \
-        if (strstr(remora_error((fixture_)->remora), (word_)) == NULL)                                                                           \
-            print_error("%s\n", remora_error((fixture_)->remora));                                                                               \
-        assert_non_null(strstr(remora_error((fixture_)->remora), (word_)));                                                                      \
+#define REFUSED(fixture_, code_, call_, word_)                                                               \
+    do {                                                                                                     \
+        assert_int_equal((call_), (code_));                                                                  \
+        if (strstr(remora_error((fixture_)->remora), (word_)) == NULL)                                       \
+            print_error("%s\n", remora_error((fixture_)->remora));                                           \
+        assert_non_null(strstr(remora_error((fixture_)->remora), (word_)));                                  \
     } while (0)
 
 /* Any method; params: closed here. The result is replaced by the next call. */
@@ -145,12 +147,14 @@ struct answer {
     void *bytes;
     size_t n;
 };
-static inline int ask(struct fixture *fixture, const char *method, struct replica_buffer *params, struct answer *answer)
+static inline int ask(struct fixture *fixture, const char *method, struct replica_buffer *params,
+                      struct answer *answer)
 {
     int code;
     free(answer->bytes);
     *answer = (struct answer){NULL, 0};
-    code = remora_call(fixture->remora, method, params->data, params->size, NULL, 0, &answer->bytes, &answer->n, NULL, NULL);
+    code = remora_call(fixture->remora, method, params->data, params->size, NULL, 0, &answer->bytes,
+                       &answer->n, NULL, NULL);
     replica_buffer_close(params);
     return code;
 }
@@ -222,7 +226,8 @@ static inline void params_view(struct replica_buffer *params, const struct remor
     replica_pack_bin(params, view->id, 16);
 }
 
-static inline struct remora_view open_view(struct fixture *fixture, const char *volume, const char *label, unsigned flags)
+static inline struct remora_view open_view(struct fixture *fixture, const char *volume, const char *label,
+                                           unsigned flags)
 {
     struct remora_view view;
     OK(fixture, remora_view_open(fixture->remora, volume, NULL, label, flags, &view));
@@ -249,12 +254,14 @@ static inline void reload(struct fixture *fixture, const struct remora_view *vie
     remora_reload_free(&done);
 }
 
-static inline void write_text(struct fixture *fixture, const struct remora_view *view, const char *path, const char *text)
+static inline void write_text(struct fixture *fixture, const struct remora_view *view, const char *path,
+                              const char *text)
 {
     OK(fixture, remora_write(fixture->remora, view, path, 0, text, strlen(text), true));
 }
 
-static inline void expect_text(struct fixture *fixture, const struct remora_view *view, const char *path, const char *text)
+static inline void expect_text(struct fixture *fixture, const struct remora_view *view, const char *path,
+                               const char *text)
 {
     char bytes[4096];
     size_t n = 0;

@@ -69,7 +69,8 @@ static void test_volumes(void **state)
 static void test_views_are_apart(void **state)
 {
     struct fixture *fixture = *state;
-    struct remora_view a = new_volume(fixture, "v"), b = open_view(fixture, "v", "b", 0), c = open_view(fixture, "v", "c", 0);
+    struct remora_view a = new_volume(fixture, "v"), b = open_view(fixture, "v", "b", 0),
+                       c = open_view(fixture, "v", "c", 0);
     struct remora_commit done;
     struct remora_reload moved;
     write_text(fixture, &a, "of-a", "1");
@@ -203,45 +204,57 @@ static void test_sub_and_read_only(void **state)
     expect_text(fixture, &all, "deep/down/file", "text");
     OK(fixture, remora_view_open(fixture->remora, "v", "deep", NULL, REMORA_READ_ONLY, &reader));
     expect_text(fixture, &reader, "/down/./file", "text");
-    REFUSED(fixture, -15 /* READONLY */, remora_write(fixture->remora, &reader, "x", 0, "x", 1, true), "read-only");
+    REFUSED(fixture, -15 /* READONLY */, remora_write(fixture->remora, &reader, "x", 0, "x", 1, true),
+            "read-only");
     REFUSED(fixture, -15, remora_mkdir(fixture->remora, &reader, "x", 0755, false), "read-only");
     REFUSED(fixture, -15, remora_remove(fixture->remora, &reader, "down", true), "read-only");
     REFUSED(fixture, -15, remora_rename(fixture->remora, &reader, "down", "up"), "read-only");
-    REFUSED(fixture, -11 /* INVALID */, remora_write(fixture->remora, &below, "../up", 0, "x", 1, true), "..");
+    REFUSED(fixture, -11 /* INVALID */, remora_write(fixture->remora, &below, "../up", 0, "x", 1, true),
+            "..");
 }
 
-/* AUTO views are published without being asked, but not while they are held; and at the end of the node. */
-static void test_background_and_hold(void **state)
+static void hold(struct fixture *fixture, const struct remora_view *view, bool held)
 {
-    struct fixture *fixture = *state;
-    struct remora_view first = new_volume(fixture, "v"), automatic = open_view(fixture, "v", "auto", REMORA_AUTO);
     struct answer answer = {NULL, 0};
     struct replica_buffer params;
-    (void)first;
-    params_view(&params, &automatic, 1);
-    params_bool(&params, "hold", true);
+    params_view(&params, view, 1);
+    params_bool(&params, "hold", held);
     OK(fixture, ask(fixture, "view.hold", &params, &answer));
     free(answer.bytes);
-    write_text(fixture, &automatic, "at-the-end", "1");
-    assert_int_equal(fixture_end(fixture, SIGTERM), 0);
+}
+
+/* AUTO views are published when the node ends; one that is held is not, its drafts are kept, and the exit
+ * status says so. */
+static void test_last_commit_and_hold(void **state)
+{
+    struct fixture *fixture = *state;
+    struct remora_view reader = new_volume(fixture, "v"),
+                       writer = open_view(fixture, "v", "writer", REMORA_AUTO);
+    hold(fixture, &writer, true);
+    write_text(fixture, &writer, "set", "half");
+    assert_int_equal(WEXITSTATUS(fixture_end(fixture, SIGTERM)), 1);
     fixture_start(fixture);
-    first = open_view(fixture, "v", NULL, 0);
-    expect_text(fixture, &first, "at-the-end", "1");
+    reader = open_view(fixture, "v", NULL, 0);
+    expect_missing(fixture, &reader, "set");
+    writer = open_view(fixture, "v", "writer", REMORA_AUTO);
+    hold(fixture, &writer, true);
+    write_text(fixture, &writer, "set", "whole");
+    hold(fixture, &writer, false);
+    assert_int_equal(WEXITSTATUS(fixture_end(fixture, SIGTERM)), 0);
+    fixture_start(fixture);
+    reader = open_view(fixture, "v", NULL, 0);
+    expect_text(fixture, &reader, "set", "whole");
 }
 
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
     const struct CMUnitTest tests[] = {
-        TEST(test_node_and_cluster),
-        TEST(test_volumes),
-        TEST(test_views_are_apart),
-        TEST(test_reload_tells_and_keeps),
-        TEST(test_conflict_is_reported),
-        TEST(test_label_survives_kill),
-        TEST(test_private_views),
-        TEST(test_sub_and_read_only),
-        TEST(test_background_and_hold),
+        TEST(test_node_and_cluster),     TEST(test_volumes),
+        TEST(test_views_are_apart),      TEST(test_reload_tells_and_keeps),
+        TEST(test_conflict_is_reported), TEST(test_label_survives_kill),
+        TEST(test_private_views),        TEST(test_sub_and_read_only),
+        TEST(test_last_commit_and_hold),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

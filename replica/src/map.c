@@ -176,20 +176,22 @@ static int object_is_live(const struct replica_map *map, const struct replica_id
     return rv == REPLICA_E_NOTFOUND ? 0 : rv;
 }
 
-/* Scans the versions under a prefix; each target once, at its newest version ≤ seq; true if one is live. */
-static int range_is_live(const struct replica_map *map, struct replica_kv_cursor *cursor,
-                         const struct map_key *prefix, uint64_t seq, bool *ret_live)
+/* Visits the targets under a prefix that are live at seq. */
+static int visit_live(const struct replica_map *map, struct replica_kv_cursor *cursor,
+                      const struct map_key *prefix, uint64_t seq, map_live_fn visit, void *context)
 {
     struct replica_version version;
     uint8_t last[sizeof prefix->bytes];
     size_t last_n = 0;
     int rv = 0;
-    *ret_live = false;
     replica_version_init(&version);
     for (replica_kv_cursor_seek(cursor, prefix->bytes, prefix->size);
-         rv == 0 && !*ret_live && replica_kv_cursor_valid(cursor); replica_kv_cursor_next(cursor)) {
+         rv == 0 && replica_kv_cursor_valid(cursor); replica_kv_cursor_next(cursor)) {
+        char text[REPLICA_PATH_MAX + 1];
+        struct replica_target_name name;
         const uint8_t *key, *value;
         size_t n, value_n;
+        bool live;
         replica_kv_cursor_key(cursor, &key, &n);
         if (n < prefix->size + 9 || n > sizeof last || memcmp(key, prefix->bytes, prefix->size) != 0)
             break;
@@ -199,31 +201,47 @@ static int range_is_live(const struct replica_map *map, struct replica_kv_cursor
         memcpy(last, key, last_n);
         replica_kv_cursor_value(cursor, &value, &value_n);
         rv = map_version_decode(value, value_n, &version);
-        *ret_live = rv == 0 && !version.tombstone;
-        if (*ret_live && version.entry.kind == REPLICA_KIND_LINK)
-            rv = object_is_live(map, &version.entry.object, seq, ret_live);
+        live = rv == 0 && !version.tombstone;
+        if (live && version.entry.kind == REPLICA_KIND_LINK)
+            rv = object_is_live(map, &version.entry.object, seq, &live);
+        if (rv == 0 && live)
+            rv = map_key_parse_target(last + 1 + REPLICA_ID_SIZE, last_n - 2 - REPLICA_ID_SIZE, text, &name);
+        if (rv == 0 && live)
+            rv = visit(context, &name);
     }
     replica_version_close(&version);
     return rv;
 }
 
-int map_has_below(const struct replica_map *map, struct replica_kv_cursor *cursor, struct replica_path path,
-                  uint64_t seq, bool *ret_has)
+int map_each_below(const struct replica_map *map, struct replica_kv_cursor *cursor, struct replica_path path,
+                   uint64_t seq, map_live_fn visit, void *context)
 {
     static const char ends[2] = {'\0', '/'}; /* children, then what is deeper */
-    *ret_has = false;
-    for (size_t i = 0; i < 2 && !*ret_has; i++) {
+    int rv = 0;
+    for (size_t i = 0; i < 2 && rv == 0; i++) {
         struct map_key key;
-        int rv;
         map_key_start(&key, 'e', &map->volume);
         map_key_append(&key, "\x01", 1);
         map_key_append(&key, path.text, path.size);
         map_key_append(&key, &ends[i], 1);
-        rv = range_is_live(map, cursor, &key, seq, ret_has);
-        if (rv != 0)
-            return rv;
+        rv = visit_live(map, cursor, &key, seq, visit, context);
     }
-    return 0;
+    return rv;
+}
+
+static int found_one(void *context, const struct replica_target_name *name)
+{
+    (void)context;
+    (void)name;
+    return 1;
+}
+
+int map_has_below(const struct replica_map *map, struct replica_kv_cursor *cursor, struct replica_path path,
+                  uint64_t seq, bool *ret_has)
+{
+    int rv = map_each_below(map, cursor, path, seq, found_one, NULL);
+    *ret_has = rv > 0;
+    return rv > 0 ? 0 : rv;
 }
 
 int replica_map_refers(struct replica_kv *kv, const struct replica_content_id *content, bool *ret_refers)

@@ -1,12 +1,11 @@
-/* Keys and records of the map, shared by the map_*.c files and by views, whose overlay has the same order. Prefixes in the map kv:
- *   e volume target-key 00 inverted-seq   a version that won when it was applied
- *   f volume target-key 00 stamp          a version that lost when it was applied
- *   x volume target-key                   this target has versions that did not build on each other
- *   j volume commit target-key            … found while this commit was applied
- *   r content volume target-key 00 stamp  a version refers to that content
- *   n volume object name-key 00 inverted-seq  from then on the name is (01) or is not (00) a link of the object
- *   d volume directory 00 inverted-seq    how many live names it has from then on (8 bytes)
- * target-key: 00 object, or 01 parent 00 name. */
+/* Keys and records of the map, shared by the map_*.c files and by views, whose overlay has the same order.
+ * Prefixes in the map kv: e volume target-key 00 inverted-seq   a version that won when it was applied f
+ * volume target-key 00 stamp          a version that lost when it was applied x volume target-key this target
+ * has versions that did not build on each other j volume commit target-key            … found while this
+ * commit was applied r content volume target-key 00 stamp  a version refers to that content n volume object
+ * name-key 00 inverted-seq  from then on the name is (01) or is not (00) a link of the object d volume
+ * directory 00 inverted-seq    how many live names it has from then on (8 bytes) target-key: 00 object, or 01
+ * parent 00 name. */
 #ifndef REPLICA_SRC_MAP_H
 #define REPLICA_SRC_MAP_H
 
@@ -25,19 +24,28 @@ void map_key_append_inverted(struct map_key *key, uint64_t seq); /* 00, then ~se
 void map_key_append_target(struct map_key *key, const struct replica_target_name *name);
 void map_key_append_path(struct map_key *key, struct replica_path parent, struct replica_path name);
 /* The target in `n` bytes of a target-key; the path is put together in ret_text. Errors: CORRUPT. */
-int map_key_parse_target(const uint8_t *bytes, size_t n, char ret_text[REPLICA_PATH_MAX + 1], struct replica_target_name *ret_name);
+int map_key_parse_target(const uint8_t *bytes, size_t n, char ret_text[REPLICA_PATH_MAX + 1],
+                         struct replica_target_name *ret_name);
 
 /* A version's record. */
-void map_version_pack(struct replica_buffer *out, const struct replica_apply *apply, const struct replica_op *op);
+void map_version_pack(struct replica_buffer *out, const struct replica_apply *apply,
+                      const struct replica_op *op);
 /* Copies the record into version->bytes and decodes. Errors: CORRUPT, NOMEM. */
 int map_version_decode(const uint8_t *data, size_t n, struct replica_version *version);
 
 /* The newest version at or before seq through an open cursor. Errors: NOTFOUND. */
-int map_get_at(const struct replica_map *map, struct replica_kv_cursor *cursor, const struct replica_target_name *name, uint64_t seq,
-               struct replica_version *ret_version);
+int map_get_at(const struct replica_map *map, struct replica_kv_cursor *cursor,
+               const struct replica_target_name *name, uint64_t seq, struct replica_version *ret_version);
 
-/* Whether anything below path is live at seq; a name of an object that is gone does not count: it is not shown. */
-int map_has_below(const struct replica_map *map, struct replica_kv_cursor *cursor, struct replica_path path, uint64_t seq, bool *ret_has);
+/* Whether anything below path is live at seq; a name of an object that is gone does not count: it is not
+ * shown. */
+int map_has_below(const struct replica_map *map, struct replica_kv_cursor *cursor, struct replica_path path,
+                  uint64_t seq, bool *ret_has);
+
+/* Visits what is live below path at seq, as map_has_below counts it; non-zero stops and is returned. */
+typedef int (*map_live_fn)(void *context, const struct replica_target_name *name);
+int map_each_below(const struct replica_map *map, struct replica_kv_cursor *cursor, struct replica_path path,
+                   uint64_t seq, map_live_fn visit, void *context);
 
 /* Visits the names that are links of the object at seq; non-zero stops and is returned. */
 int map_each_link(const struct replica_map *map, const struct replica_id *object, uint64_t seq,
@@ -47,13 +55,16 @@ int map_each_link(const struct replica_map *map, const struct replica_id *object
 /* Shown by rule only. */
 void map_default_directory(struct replica_version *version);
 
-/* The name in dir that is shown under the alias `alias` at seq, into ret_base. Errors: NOTFOUND: it is not an alias. */
-int map_alias_base(const struct replica_map *map, struct replica_path dir, struct replica_path alias, uint64_t seq,
-                   char ret_base[REPLICA_NAME_MAX + 1], size_t *ret_n);
+/* The name in dir that is shown under the alias `alias` at seq, into ret_base. Errors: NOTFOUND: it is not an
+ * alias. */
+int map_alias_base(const struct replica_map *map, struct replica_path dir, struct replica_path alias,
+                   uint64_t seq, char ret_base[REPLICA_NAME_MAX + 1], size_t *ret_n);
 
 /* As replica_map_list; key: the name that the shown one sorts by, which differs from it for an alias. */
-typedef int (*map_list_fn)(void *context, struct replica_path key, struct replica_path name, const struct replica_version *version);
-int map_list_keyed(const struct replica_map *map, struct replica_path dir, struct replica_path after, uint64_t apply_seq, size_t max,
-                   size_t *reads, bool *ret_more, map_list_fn visit, void *context);
+typedef int (*map_list_fn)(void *context, struct replica_path key, struct replica_path name,
+                           const struct replica_version *version);
+int map_list_keyed(const struct replica_map *map, struct replica_path dir, struct replica_path after,
+                   uint64_t apply_seq, size_t max, size_t *reads, bool *ret_more, map_list_fn visit,
+                   void *context);
 
 #endif

@@ -141,7 +141,8 @@ static int find_base(struct replica_view *view, const struct replica_target_name
     view_record_init(&beneath);
     rv = view_overlay_get(view, name, &beneath);
     if (rv == 0) {
-        frozen = view->info.commit != REPLICA_COMMIT_NONE && beneath.generation <= view->frozen.high;
+        frozen = view->info.commit != REPLICA_COMMIT_NONE && beneath.generation >= view->frozen.low &&
+                 beneath.generation <= view->frozen.high;
         if (frozen) {
             record->base_generation = beneath.generation;
         } else if (beneath.generation >= view->dirty_low) {

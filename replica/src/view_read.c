@@ -40,6 +40,17 @@ static int show_object(struct replica_view *view, const struct replica_id *objec
     return 0;
 }
 
+/* Whether the overlay leaves alone what lives in the snapshot. */
+static int is_left(void *context, const struct replica_target_name *name)
+{
+    struct view_record record;
+    int rv;
+    view_record_init(&record);
+    rv = view_overlay_get(context, name, &record);
+    view_record_close(&record);
+    return rv == REPLICA_E_NOTFOUND ? 1 : rv;
+}
+
 /* A non-directory went in the overlay while paths live below it in the snapshot: the directory comes to
  * light. */
 static int show_uncovered(struct replica_view *view, struct replica_path full,
@@ -47,48 +58,22 @@ static int show_uncovered(struct replica_view *view, struct replica_path full,
 {
     struct replica_map map = map_of(view);
     struct replica_kv_cursor *cursor;
-    bool below = false;
     int rv = replica_kv_cursor_open(map.kv, &cursor), closed;
     if (rv != 0)
         return rv;
-    rv = map_has_below(&map, cursor, full, view->info.options.snapshot, &below);
+    rv = map_each_below(&map, cursor, full, view->info.options.snapshot, is_left, view);
     closed = replica_kv_cursor_close(&cursor);
+    if (closed != 0 || rv < 0)
+        return closed != 0 ? closed : rv;
     if (rv == 0)
-        rv = closed;
-    if (rv == 0 && below)
-        map_default_directory(version);
-    return rv == 0 && !below ? REPLICA_E_NOTFOUND : rv;
+        return REPLICA_E_NOTFOUND;
+    map_default_directory(version);
+    return 0;
 }
 
-static int lookup_full(struct replica_view *view, struct replica_path full,
-                       struct replica_version *ret_version)
-{
-    struct replica_target_name name = {.target = REPLICA_TARGET_PATH, .path = full};
-    struct replica_map map = map_of(view);
-    struct replica_id object;
-    bool overlaid = false;
-    int rv = view_has_overlay(view) ? view_raw_get(view, &name, ret_version, &overlaid) : 0;
-    if (overlaid) {
-        if (rv == 0 && ret_version->entry.kind == REPLICA_KIND_LINK) {
-            object = ret_version->entry.object;
-            return show_object(view, &object, ret_version);
-        }
-        /* A directory was empty when it was removed, so there is nothing below. */
-        return rv == REPLICA_E_NOTFOUND && ret_version->entry.kind != REPLICA_KIND_DIRECTORY
-                   ? show_uncovered(view, full, ret_version)
-                   : rv;
-    }
-    if (rv != 0 && rv != REPLICA_E_NOTFOUND)
-        return rv;
-    rv = replica_map_lookup(&map, full, view->info.options.snapshot, ret_version);
-    if (rv != 0 || replica_id_is_zero(&ret_version->object) || !view_has_overlay(view))
-        return rv;
-    object = ret_version->object; /* it may have been written, or named, in this view */
-    return show_object(view, &object, ret_version);
-}
-
-int view_alias_target(struct replica_view *view, struct replica_path full,
-                      char ret_text[REPLICA_PATH_MAX + 1], struct replica_path *ret_full)
+/* As view_alias_target, also where the view has drafted over what the alias stands for. */
+static int alias_target(struct replica_view *view, struct replica_path full,
+                        char ret_text[REPLICA_PATH_MAX + 1], struct replica_path *ret_full)
 {
     struct replica_target_name target = {.target = REPLICA_TARGET_PATH, .path = full};
     struct replica_map map = map_of(view);
@@ -120,6 +105,65 @@ int view_alias_target(struct replica_view *view, struct replica_path full,
     memcpy(ret_text + at, base, n);
     *ret_full = (struct replica_path){ret_text, at + n};
     return 0;
+}
+
+int view_alias_target(struct replica_view *view, struct replica_path full,
+                      char ret_text[REPLICA_PATH_MAX + 1], struct replica_path *ret_full)
+{
+    struct replica_target_name target = {.target = REPLICA_TARGET_PATH};
+    struct view_record record;
+    int rv = alias_target(view, full, ret_text, &target.path);
+    if (rv != 0)
+        return rv;
+    view_record_init(&record);
+    rv = view_overlay_get(view, &target, &record);
+    view_record_close(&record);
+    if (rv != REPLICA_E_NOTFOUND)
+        return rv == 0 ? REPLICA_E_NOTFOUND : rv;
+    *ret_full = target.path;
+    return 0;
+}
+
+/* An alias is gone once the view has drafted over what it stands for. */
+static int check_alias(struct replica_view *view, struct replica_path full)
+{
+    char text[REPLICA_PATH_MAX + 1];
+    struct replica_path target;
+    int rv = alias_target(view, full, text, &target);
+    if (rv == 0)
+        return view_alias_target(view, full, text, &target);
+    return rv == REPLICA_E_NOTFOUND ? 0 : rv; /* not an alias */
+}
+
+static int lookup_full(struct replica_view *view, struct replica_path full,
+                       struct replica_version *ret_version)
+{
+    struct replica_target_name name = {.target = REPLICA_TARGET_PATH, .path = full};
+    struct replica_map map = map_of(view);
+    struct replica_id object;
+    bool overlaid = false;
+    int rv = view_has_overlay(view) ? view_raw_get(view, &name, ret_version, &overlaid) : 0;
+    if (overlaid) {
+        if (rv == 0 && ret_version->entry.kind == REPLICA_KIND_LINK) {
+            object = ret_version->entry.object;
+            return show_object(view, &object, ret_version);
+        }
+        /* A directory was empty when it was removed, so there is nothing below. */
+        return rv == REPLICA_E_NOTFOUND && ret_version->entry.kind != REPLICA_KIND_DIRECTORY
+                   ? show_uncovered(view, full, ret_version)
+                   : rv;
+    }
+    if (rv != 0 && rv != REPLICA_E_NOTFOUND)
+        return rv;
+    rv = replica_map_lookup(&map, full, view->info.options.snapshot, ret_version);
+    if (rv == REPLICA_E_NOTDIR && view_has_overlay(view))
+        return REPLICA_E_NOTFOUND; /* a directory of this view where the snapshot has a file */
+    if (rv == 0 && view_has_overlay(view))
+        rv = check_alias(view, full);
+    if (rv != 0 || replica_id_is_zero(&ret_version->object) || !view_has_overlay(view))
+        return rv;
+    object = ret_version->object; /* it may have been written, or named, in this view */
+    return show_object(view, &object, ret_version);
 }
 
 /* A path is only shown below directories: an overlay that removed or replaced a parent hides what the
@@ -368,7 +412,7 @@ static int list_page(struct view_listing *listing, struct replica_path after, si
     if (rv == REPLICA_E_NOTFOUND || rv == REPLICA_E_NOTDIR)
         rv = 0; /* made in this view */
     if (rv == 0 && after.size > 0 && join(listing->dir, after.text, after.size, text, &full) == 0) {
-        rv = view_alias_target(listing->view, full, alias_text, &target);
+        rv = alias_target(listing->view, full, alias_text, &target);
         if (rv == 0)
             replica_path_split(target, &parent, &behind);
         rv = rv == REPLICA_E_NOTFOUND ? 0 : rv;

@@ -102,10 +102,8 @@ static int unknown_option(struct parser *parser, const char *word, const char *n
     n = collect_options(CLI_GLOBAL_OPTIONS, names, n);
     if (name != NULL)
         nearest = cli_args_nearest(name, names, n);
-    snprintf(parser->message, CLI_MESSAGE_MAX,
-             "%s%s%s: unknown option \"%.200s\"%s%s%s; see `remora %s%s--help`", "remora",
-             verb != NULL ? " " : "", verb != NULL ? verb->name : "", word,
-             nearest != NULL ? "; did you mean --" : "", nearest != NULL ? nearest : "",
+    snprintf(parser->message, CLI_MESSAGE_MAX, "unknown option \"%.200s\"%s%s%s; see `remora %s%s--help`",
+             word, nearest != NULL ? "; did you mean --" : "", nearest != NULL ? nearest : "",
              nearest != NULL ? "?" : "", verb != NULL ? verb->name : "", verb != NULL ? " " : "");
     return -1;
 }

@@ -36,7 +36,11 @@ class Api:
     def __init__(self, path, timeout=120 * SLOW):
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.socket.settimeout(timeout)
-        self.socket.connect(path)
+        try:
+            self.socket.connect(path)
+        except OSError:
+            self.socket.close()
+            raise
         self.unpacker = msgpack.Unpacker(raw=False, strict_map_key=False, unicode_errors="surrogateescape")
         self.msgid = 0
         self.fds = []
@@ -175,9 +179,9 @@ class Node:
             time.sleep(0.05)
         raise AssertionError(f"{self.name} still waits: {info['waiting']}\n{self.tail()}")
 
-    def tail(self):
+    def tail(self, n=4000):
         with open(self.log, errors="replace") as log:
-            return log.read()[-4000:]
+            return log.read()[-n:]
 
     def kill(self):
         if self.process is not None:
@@ -252,9 +256,9 @@ class Cluster:
                     node.process.wait(30 * SLOW)
                 except subprocess.TimeoutExpired:
                     node.kill()
-        reports = [node for node in self.nodes if os.path.exists(node.log) and "ERROR: " in open(node.log, errors="replace").read()]
+        reports = [node for node in self.nodes if os.path.exists(node.log) and "ERROR: " in node.tail(1 << 30)]
         for node in reports:
-            print(f"--- {node.name}\n{open(node.log, errors='replace').read()[-6000:]}", file=sys.stderr)
+            print(f"--- {node.name}\n{node.tail(6000)}", file=sys.stderr)
         shutil.rmtree(self.directory, ignore_errors=True)
         assert not reports, "a sanitizer reported an error"
 

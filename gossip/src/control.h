@@ -62,6 +62,7 @@ enum control_kind {
     CONTROL_RENAME,
     CONTROL_DELETE,
     CONTROL_UNDELETE,
+    CONTROL_LOOKUP, /* changes nothing */
     CONTROL_EXPIRE, /* volumes deleted a day before time_ms go for good */
     CONTROL_KINDS
 };

@@ -97,6 +97,12 @@ static struct effect undelete_volume(struct gossip_control *control, uint64_t in
     return (struct effect){0, volume.id};
 }
 
+static struct effect look_up(const struct gossip_control *control, const struct control_proposal *proposal)
+{
+    const struct gossip_volume *existing = control_registry_find_name(&control->registry, proposal->name);
+    return existing == NULL ? (struct effect){.code = REPLICA_E_NOTFOUND} : (struct effect){0, existing->id};
+}
+
 static bool volume_expired(const struct gossip_volume *volume, uint64_t time_ms)
 {
     return volume->deleted && time_ms >= volume->deleted_ms &&
@@ -136,6 +142,8 @@ static struct effect change(struct gossip_control *control, uint64_t index,
         return delete_volume(control, index, proposal, update);
     case CONTROL_UNDELETE:
         return undelete_volume(control, index, proposal, update);
+    case CONTROL_LOOKUP:
+        return look_up(control, proposal);
     case CONTROL_NOOP:
     case CONTROL_EXPIRE:
     case CONTROL_KINDS:

@@ -148,6 +148,7 @@ static bool proposal_complete(const struct control_proposal *proposal)
         return proposal->name[0] != '\0' && proposal->new_name[0] != '\0';
     case CONTROL_DELETE:
     case CONTROL_UNDELETE:
+    case CONTROL_LOOKUP:
         return proposal->name[0] != '\0';
     case CONTROL_NOOP:
     case CONTROL_EXPIRE:

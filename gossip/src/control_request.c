@@ -33,7 +33,8 @@ static int make_proposal(const struct gossip_control *control, const struct goss
     static const enum control_kind KINDS[] = {[GOSSIP_CONTROL_CREATE] = CONTROL_CREATE,
                                               [GOSSIP_CONTROL_RENAME] = CONTROL_RENAME,
                                               [GOSSIP_CONTROL_DELETE] = CONTROL_DELETE,
-                                              [GOSSIP_CONTROL_UNDELETE] = CONTROL_UNDELETE};
+                                              [GOSSIP_CONTROL_UNDELETE] = CONTROL_UNDELETE,
+                                              [GOSSIP_CONTROL_LOOKUP] = CONTROL_LOOKUP};
     struct control_proposal proposal = {.kind = KINDS[request->kind],
                                         .base = control->registry.index,
                                         .version = request->version,
@@ -309,7 +310,7 @@ static int on_who(struct gossip_control *control, const struct gossip_message *m
 
 static bool may_propose(const struct gossip_principal *from, const struct control_proposal *proposal)
 {
-    return gossip_principal_may(from, proposal->name, true) &&
+    return gossip_principal_may(from, proposal->name, proposal->kind != CONTROL_LOOKUP) &&
            (proposal->kind != CONTROL_RENAME || gossip_principal_may(from, proposal->new_name, true));
 }
 

@@ -153,7 +153,10 @@ class Strangers(unittest.TestCase):
             for name in ("given", "other", "read"):
                 cluster[1].cli("volume", "create", name)
             lesser = keygen(cluster.directory + "/cache-key", "--from", cluster.key, "--role", "cache", "--volume", "given", "--volume", "read:ro")
-            cache = cluster.add("cache", "--vote", key=lesser).start()
+            refused = subprocess.run([*cluster.add("voting", "--vote", key=lesser).command()], capture_output=True)
+            self.assertNotEqual(refused.returncode, 0)
+            self.assertIn(b"may not vote", refused.stderr)
+            cache = cluster.add("cache", key=lesser).start()
             cache.wait_cluster()
             cache.cli("put", "given", "-", "/f", input=b"1")
             self.assertEqual(cluster[1].cli("cat", "given", "/f").stdout, b"1")

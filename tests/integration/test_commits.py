@@ -127,7 +127,9 @@ class Survival(unittest.TestCase):
                             view = api.view("v", label=f"writer-{i}")
                             while not stop.is_set():
                                 data = rng.randbytes(rng.choice([10, 1000, 70000, 1500000]))
-                                api.write(view, f"w{i}-{n % 40}", data)
+                                for at in range(0, len(data), 1 << 20):
+                                    api.call("fs.write", view=view, path=f"w{i}-{n % 40}", offset=at, data=data[at : at + (1 << 20)], create=True)
+                                api.call("fs.set", view=view, path=f"w{i}-{n % 40}", size=len(data))
                                 pending = (f"w{i}-{n % 40}", data)
                                 api.commit(view)
                                 acknowledged[i][pending[0]] = data

@@ -79,6 +79,8 @@ enum gossip_control_request_kind {
     GOSSIP_CONTROL_RENAME,
     GOSSIP_CONTROL_DELETE,
     GOSSIP_CONTROL_UNDELETE,
+    GOSSIP_CONTROL_LOOKUP, /* of a name that this node's copy does not have, or no more: goes through the log, so that whatever was
+                              answered before it, anywhere, is in the copy afterwards. The volume, or NOTFOUND */
 };
 struct gossip_control_request {
     enum gossip_control_request_kind kind;

@@ -54,6 +54,8 @@ struct api_call {
 
     /* private */
     bool answered;
+    bool looked_up; /* the volume that it names was asked for through the control log */
+    char lookup_name[GOSSIP_VOLUME_NAME_MAX + 1];
     bool later, job_running;
     uint64_t later_ms;
     void (*continuation)(struct api_call *call); /* of later or job */
@@ -147,7 +149,8 @@ int api_canonical(struct api_call *call, const char *text, size_t n, struct api_
 int api_get_view(struct api_call *call, struct replica_view **ret_view);
 struct replica_view *api_view(const struct api_call *call,
                               const struct replica_id *id); /* NULL: closed meanwhile */
-/* By the param "name" (or "volume"). */
+/* By the param "name" (or "volume"). A name that this node does not know may be younger than its copy of the control log: then the log is asked,
+ * and the method runs again from its beginning; so this is the first thing that a method does. */
 int api_get_volume(struct api_call *call, const char *key, const struct gossip_volume **ret_volume);
 
 /* entry.c */

@@ -178,6 +178,25 @@ int api_get_view(struct api_call *call, struct replica_view **ret_view)
     return 0;
 }
 
+static void looked_up(struct api_call *call, void *context, int code, const uint8_t *result, size_t n)
+{
+    (void)context;
+    if (code != 0 && code != REPLICA_E_NOTFOUND && code != REPLICA_E_DENIED && code != REPLICA_E_INVALID)
+        api_fail_answer(call, "the cluster's log could not be asked for the volume", code == REPLICA_E_INDETERMINATE ? REPLICA_E_UNAVAILABLE : code,
+                        code == REPLICA_E_INDETERMINATE ? NULL : result, code == REPLICA_E_INDETERMINATE ? 0 : n);
+    else
+        call->method->run(call);
+}
+
+static void look_up(struct api_call *call, const char name[GOSSIP_VOLUME_NAME_MAX + 1])
+{
+    struct gossip_peer_request request = {.kind = GOSSIP_PEER_CONTROL, .control = {.kind = GOSSIP_CONTROL_LOOKUP}};
+    call->looked_up = true;
+    memcpy(call->lookup_name, name, sizeof call->lookup_name);
+    request.control.name = call->lookup_name;
+    api_request(call, &request, looked_up, NULL);
+}
+
 int api_get_volume(struct api_call *call, const char *key, const struct gossip_volume **ret_volume)
 {
     char name[GOSSIP_VOLUME_NAME_MAX + 1];
@@ -190,6 +209,8 @@ int api_get_volume(struct api_call *call, const char *key, const struct gossip_v
         const char *waiting = gossip_control_waiting(gossip_peer_control(api_peer(call)));
         if (waiting[0] != '\0')
             api_fail(call, REPLICA_E_UNAVAILABLE, "the node is not part of a cluster yet: %s", waiting);
+        else if (!call->looked_up)
+            look_up(call, name);
         else
             api_fail(call, REPLICA_E_NOTFOUND, "there is no volume \"%s\"; `remora volume create %s` makes it", name, name);
         return REPLICA_E_NOTFOUND;

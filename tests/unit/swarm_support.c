@@ -145,6 +145,7 @@ void swarm_net_restart(struct swarm_net *net, size_t node, const struct gossip_s
                          net->nodes[node].member, &directory, &self, node + 1, &net->nodes[node].swarm) != 0)
         abort();
     net->nodes[node].wake_ms = UINT64_MAX;
+    net->nodes[node].uploading = 0;
 }
 
 struct swarm_net *swarm_net_new(size_t n, size_t voters_n, const struct gossip_swarm_options *options)
@@ -155,6 +156,7 @@ struct swarm_net *swarm_net_new(size_t n, size_t voters_n, const struct gossip_s
     net->now_ms = 1000;
     net->volume.bytes[3] = 77;
     net->voters_n = voters_n;
+    gossip_random_init(&net->random, n, 98);
     for (size_t i = 0; i < n; i++) {
         struct swarm_net_node *node = &net->nodes[i];
         if (replica_contents_memory_new(&node->contents) != 0)
@@ -343,12 +345,21 @@ void swarm_net_step(struct swarm_net *net, size_t node, const struct gossip_swar
     self->wake_ms = self->update.wake_ms;
 }
 
+static bool is_lost(struct swarm_net *net, const struct swarm_packet *packet)
+{
+    net->trace =
+        swarm_mix(net->trace ^ net->now_ms << 20 ^ packet->from << 12 ^ packet->to << 4 ^ packet->kind) +
+        packet->size;
+    return packet->kind != PACKET_UPLOADED && net->loss_percent > 0 &&
+           gossip_random_below(&net->random, 100) < net->loss_percent;
+}
+
 static void arrive(struct swarm_net *net, const struct swarm_packet *packet)
 {
     struct swarm_net_node *node = &net->nodes[packet->to];
     struct gossip_swarm_event event = {
         .content = packet->content, .piece = packet->piece, .source = swarm_net_store(packet->from)};
-    if (node->dead)
+    if (node->dead || is_lost(net, packet))
         return;
     switch (packet->kind) {
     case PACKET_MESSAGE:
@@ -361,7 +372,8 @@ static void arrive(struct swarm_net *net, const struct swarm_packet *packet)
     case PACKET_UPLOADED:
         event.kind = GOSSIP_SWARM_EVENT_UPLOADED;
         event.bytes = packet->sent;
-        node->uploading--;
+        if (node->uploading > 0) /* 0: of an earlier life */
+            node->uploading--;
         break;
     case PACKET_PIECE:
         event.kind = GOSSIP_SWARM_EVENT_PIECE;

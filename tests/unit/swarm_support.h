@@ -49,7 +49,10 @@ struct swarm_net {
     struct replica_id volume;
     size_t voters[SWARM_NODES_MAX]; /* what every directory names */
     size_t voters_n;
-    bool holding; /* steps are not continued: more events follow at once */
+    unsigned loss_percent; /* of messages and of bytes */
+    struct gossip_random random;
+    uint64_t trace; /* a hash of all that happened, in order */
+    bool holding;   /* steps are not continued: more events follow at once */
 };
 
 /* n nodes with default options; the first voters_n are named by every directory. */

@@ -84,6 +84,7 @@ struct swarm_peer {
     uint32_t refs;            /* holders, requests, uploads */
     struct swarm_link unused; /* refs is 0 */
     bool dead;                /* as membership says, or did not answer; until it is heard of again */
+    uint64_t dead_ms;         /* since when */
     uint32_t bad;
     uint64_t bad_until_ms;
     /* as a source */

@@ -50,6 +50,7 @@ static void expire_some(struct gossip_swarm *swarm, struct swarm_peer *peer, str
         return;
     if (silent) { /* all that wait for a turn go elsewhere, too */
         peer->dead = true;
+        peer->dead_ms = swarm->now_ms;
         swarm_peer_dirty(swarm, peer);
     }
     peer->window = peer->window > 1 ? peer->window / 2 : 1;
@@ -120,6 +121,7 @@ void swarm_member_dead(struct gossip_swarm *swarm, const struct replica_id *stor
     if (peer == NULL)
         return;
     peer->dead = true;
+    peer->dead_ms = swarm->now_ms;
     swarm_peer_hold(peer);
     swarm_serve_forget(swarm, peer);
     while (!swarm_link_alone(&peer->requests)) {

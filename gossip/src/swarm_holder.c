@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define DEAD_MS 10000 /* then one that did not answer may be asked anew, if membership takes it for alive */
+
 bool swarm_alive(const struct gossip_swarm *swarm, const struct replica_id *store)
 {
     return swarm->member == NULL || gossip_member_is_alive(swarm->member, store);
@@ -126,7 +128,8 @@ struct swarm_holder *swarm_holder_add(struct gossip_swarm *swarm, struct swarm_f
     } else if (state == SWARM_WHOLE && holder->state != SWARM_BAD) {
         holder->state = SWARM_WHOLE;
     }
-    if (state == SWARM_WHOLE || swarm_alive(swarm, store))
+    if (state == SWARM_WHOLE ||
+        (swarm->now_ms >= holder->peer->dead_ms + DEAD_MS && swarm_alive(swarm, store)))
         holder->peer->dead = false;
     return holder;
 }
@@ -336,7 +339,7 @@ static void search(struct gossip_swarm *swarm, struct swarm_fetch *fetch, struct
     for (struct swarm_holder *holder = fetch->holders; holder != NULL; holder = holder->next) {
         if (holder->state == SWARM_LACKS || holder->state == SWARM_SILENT)
             holder->state = swarm_alive(swarm, &holder->peer->store) ? SWARM_UNKNOWN : SWARM_SILENT;
-        if (holder->state == SWARM_UNKNOWN)
+        if (holder->state == SWARM_UNKNOWN && swarm_alive(swarm, &holder->peer->store))
             holder->peer->dead = false;
         holder->connected = false; /* what it told may be out of date, or may have been lost on the way */
     }

@@ -110,19 +110,22 @@ static void receivers_pass_chunks_on(void **state)
     }
 }
 
-/* A receiver that stands still does not hold the other up: what was left to it is fetched from the source. */
+/* A receiver that stands still does not hold the other up: what was left to it is asked of the source, more
+ * and more at a time. */
 static void stuck_receiver_is_passed_by(void **state)
 {
     struct swarm_net *net = swarm_net_new(3, 3, NULL);
-    struct replica_content_id id = swarm_net_put(net, 0, 3, 40 * MIB);
+    struct replica_content_id id = swarm_net_put(net, 0, 3, 60 * MIB);
+    uint64_t began = net->now_ms;
     (void)state;
-    swarm_net_want(net, 2, &id, 0, 0);
-    swarm_net_run(net, 12); /* it is known as a receiver, and then hangs */
-    net->nodes[2].mute = true;
     swarm_net_want(net, 1, &id, 0, 7);
+    swarm_net_want(net, 2, &id, 0, 0);
+    swarm_net_run(net, 12); /* each knows of the other; now one hangs, before it has anything */
+    net->nodes[2].dead = true;
     assert_true(swarm_net_run_until_answer(net, 1, 7, MINUTE));
     assert_int_equal(net->nodes[1].code, 0);
-    assert_true(net->now_ms < 10000);
+    printf("  60 chunks of 10 ms beside a stuck receiver: %zu ms\n", (size_t)(net->now_ms - began));
+    assert_true(net->now_ms - began < 60 * 10 + 8 * 10 /* sent to the stuck one */ + 200);
     swarm_net_destroy(&net);
 }
 
@@ -140,8 +143,7 @@ static void liar_is_excluded(void **state)
         swarm_net_want(net, 2, &id, 1 /* the liar */, 7);
         assert_true(swarm_net_run_until_answer(net, 2, 7, MINUTE));
         assert_int_equal(net->nodes[2].code, 0);
-        assert_true(swarm_net_status(net, 2).bad_pieces >= 1);
-        assert_true(swarm_net_status(net, 2).bad_pieces <= 9); /* what was asked when the first came */
+        assert_int_equal(swarm_net_status(net, 2).bad_pieces, 1); /* the very first */
         sent = net->nodes[1].uploaded;
         swarm_net_run(net, 1000);
         assert_int_equal(net->nodes[1].uploaded, sent);
@@ -230,6 +232,39 @@ static void silent_source(void **state)
         }
 }
 
+/* One silent source holds up thousands of contents no longer than one. */
+static void silent_source_of_many(void **state)
+{
+    enum { N = 5000 };
+    struct swarm_net *net = swarm_net_new(3, 2, NULL);
+    struct replica_content_id *ids = calloc(N, sizeof *ids);
+    (void)state;
+    for (uint64_t i = 0; i < N; i++)
+        ids[i] = swarm_net_put(net, 1, i, 1000);
+    net->nodes[0].mute = true;
+    swarm_net_want_all(net, 2, ids, N, 0);
+    swarm_net_run(net, 5000);
+    assert_int_equal(net->nodes[2].haves, N);
+    free(ids);
+    swarm_net_destroy(&net);
+}
+
+/* A source that is much slower than another does not keep the last pieces: they are cancelled and asked for
+ * elsewhere. */
+static void slow_source_is_relieved(void **state)
+{
+    struct swarm_net *net = swarm_net_new(3, 2, NULL);
+    struct replica_content_id id = swarm_net_put(net, 0, 3, 40 * MIB);
+    (void)state;
+    swarm_net_put(net, 1, 3, 40 * MIB);
+    net->nodes[0].rate = 512; /* two seconds a chunk: eight are asked for */
+    swarm_net_want(net, 2, &id, NOBODY, 7);
+    assert_true(swarm_net_run_until_answer(net, 2, 7, 4000));
+    assert_int_equal(net->nodes[2].code, 0);
+    assert_true(swarm_net_status(net, 2).duplicate_bytes <= MIB);
+    swarm_net_destroy(&net);
+}
+
 /* All say that they do not have it: ABSENT, within round trips. One that may not be reached makes it
  * UNAVAILABLE, later. */
 static void absent_is_not_unreachable(void **state)
@@ -298,16 +333,23 @@ static void want_goes_on(void **state)
     swarm_net_destroy(&other);
 }
 
-/* UNWANT takes back one WANT; the last one, or the caller's going, ends the fetch and its requests. */
+/* UNWANT takes back one WANT; the last one, or the caller's going, ends the fetch, and what was asked for is
+ * cancelled. */
 static void unwant_ends_the_fetch(void **state)
 {
-    struct swarm_net *net = swarm_net_new(2, 2, NULL);
-    struct replica_content_id id = swarm_net_put(net, 0, 3, 40 * MIB);
-    struct gossip_swarm_event unwant = {
-        .kind = GOSSIP_SWARM_EVENT_UNWANT, .volume = net->volume, .content = id};
+    struct gossip_swarm_options options;
+    struct swarm_net *net;
+    struct replica_content_id id;
+    struct gossip_swarm_event unwant = {.kind = GOSSIP_SWARM_EVENT_UNWANT};
     struct gossip_swarm_event cancel = {.kind = GOSSIP_SWARM_EVENT_CANCEL, .token = 7};
     uint64_t uploaded;
     (void)state;
+    gossip_swarm_options_default(&options);
+    options.upload_slots = 2;
+    net = swarm_net_new(2, 2, &options);
+    id = swarm_net_put(net, 0, 3, 40 * MIB);
+    unwant.volume = net->volume;
+    unwant.content = id;
     swarm_net_want(net, 1, &id, 0, 0);
     swarm_net_want(net, 1, &id, 0, 0);
     swarm_net_want(net, 1, &id, 0, 7);
@@ -316,13 +358,11 @@ static void unwant_ends_the_fetch(void **state)
     swarm_net_step(net, 1, &unwant);
     swarm_net_step(net, 1, &unwant); /* one too many means nothing */
     assert_int_equal(swarm_net_status(net, 1).fetches, 1);
+    uploaded = net->nodes[0].uploaded;
     swarm_net_step(net, 1, &cancel);
     assert_int_equal(swarm_net_status(net, 1).fetches, 0);
-    swarm_net_run(net, 200);
-    uploaded = net->nodes[0].uploaded;
-    assert_true(uploaded < 30 * MIB);
-    swarm_net_run(net, 2000);
-    assert_int_equal(net->nodes[0].uploaded, uploaded);
+    swarm_net_run(net, 5000);
+    assert_true(net->nodes[0].uploaded <= uploaded + MIB); /* what it took from the queue until it heard */
     assert_int_equal(net->nodes[1].answers, 0);
     swarm_net_destroy(&net);
 }
@@ -480,6 +520,8 @@ int main(void)
         cmocka_unit_test(only_liar_means_absent),
         cmocka_unit_test(dying_source_is_replaced),
         cmocka_unit_test(silent_source),
+        cmocka_unit_test(silent_source_of_many),
+        cmocka_unit_test(slow_source_is_relieved),
         cmocka_unit_test(absent_is_not_unreachable),
         cmocka_unit_test(unknown_members_are_unavailable_soon),
         cmocka_unit_test(want_goes_on),

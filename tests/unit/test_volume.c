@@ -577,7 +577,10 @@ static void scenario(struct world *world)
 static void recover(struct world *world)
 {
     const struct replica_volume_state *state = replica_volume_state(world->volume);
+    struct replica_actor actor = support_actor(1, 1);
+    struct replica_vector committed;
     uint8_t hash[REPLICA_HASH_SIZE];
+    bool rose;
     assert_true(state->applied_seq <= state->ordered_seq && state->ordered_seq >= world->places_n);
     assert_true(replica_vector_covers(&state->stored, &state->held) &&
                 replica_vector_covers(&state->stored, &state->ordered) &&
@@ -592,6 +595,11 @@ static void recover(struct world *world)
         int rv = replica_volume_store(world->volume, records[i].data, records[i].size, &world->log);
         assert_true(rv == 0 || rv == REPLICA_E_EXISTS);
     }
+    committed = state->stored; /* this time the second actor is heard of first: what has no durable place yet
+                                  gets another */
+    assert_int_equal(replica_vector_set(&committed, &actor, 1), 0);
+    assert_int_equal(replica_volume_commit(world->volume, &committed, &world->log, &rose), 0);
+    apply_all(world);
     commit_all(world);
     apply_all(world);
     assert_true(state->applied_seq == DELTAS);

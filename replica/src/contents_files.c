@@ -210,6 +210,10 @@ static int open_bytes(struct files *files, const struct replica_content_id *id, 
         } else {
             files_name(id, name);
             *ret_fd = openat(files->partial, name, O_RDONLY | O_CLOEXEC);
+            if (*ret_fd < 0 && errno == ENOENT) { /* a sync has moved it already, and has not said so yet */
+                files_whole_name(id, name);
+                *ret_fd = openat(files->whole, name, O_RDONLY | O_CLOEXEC);
+            }
             rv = *ret_fd >= 0 ? 0 : files_errno();
         }
         pthread_mutex_unlock(&files->lock);

@@ -24,7 +24,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define START_MS 20000 /* under sanitizers, on a busy machine */
+#define UNFINISHED 33    /* exit status: views could not be committed at the end */
+#define START_MS   20000 /* under sanitizers, on a busy machine */
 
 struct fixture {
     char directory[64], data[96], socket[96], log[96];
@@ -50,7 +51,7 @@ static inline void fixture_child(const struct fixture *fixture)
     node_run(node, &unfinished);
     node_destroy(&node);
     node_config_close(&config);
-    _exit(unfinished > 0 ? 1 : 0);
+    _exit(unfinished > 0 ? UNFINISHED : 0); /* a sanitizer would say 1 */
 }
 
 static inline struct remora *fixture_connect(const struct fixture *fixture)
@@ -113,13 +114,13 @@ static inline int fixture_teardown(void **state)
     struct fixture *fixture = *state;
     if (fixture->pid > 0) {
         int status = fixture_end(fixture, SIGTERM);
-        if (!WIFEXITED(status) || WEXITSTATUS(status) == 99 || getenv("SHOW_LOG") != NULL) {
+        bool clean = WIFEXITED(status) && (WEXITSTATUS(status) == 0 || WEXITSTATUS(status) == UNFINISHED);
+        if (!clean || getenv("SHOW_LOG") != NULL) {
             char command[160];
-            snprintf(command, sizeof command, "tail -n 60 %s >&2", fixture->log);
+            snprintf(command, sizeof command, "tail -n 100 %s >&2", fixture->log);
             (void)!system(command);
         }
-        assert_true(WIFEXITED(status));
-        assert_int_not_equal(WEXITSTATUS(status), 99);
+        assert_true(clean);
     }
     nftw(fixture->directory, fixture_remove, 32, FTW_DEPTH | FTW_PHYS);
     free(fixture);

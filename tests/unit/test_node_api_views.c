@@ -241,7 +241,7 @@ static void test_last_commit_and_hold(void **state)
                        writer = open_view(fixture, "v", "writer", REMORA_AUTO);
     hold(fixture, &writer, true);
     write_text(fixture, &writer, "set", "half");
-    assert_int_equal(WEXITSTATUS(fixture_end(fixture, SIGTERM)), 1);
+    assert_int_equal(WEXITSTATUS(fixture_end(fixture, SIGTERM)), UNFINISHED);
     fixture_start(fixture);
     reader = open_view(fixture, "v", NULL, 0);
     expect_missing(fixture, &reader, "set");

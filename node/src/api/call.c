@@ -41,10 +41,22 @@ void api_call_destroy(struct api_call *call)
     free(call);
 }
 
-static void destroy_if_finished(struct api_call *call)
+static void run_end(void *context)
 {
+    struct api_call *call = context;
+    call->ending = false;
     if (is_finished(call))
         api_call_destroy(call);
+}
+
+/* By a post: whoever answered may still be looking at the call and its state. */
+static void destroy_if_finished(struct api_call *call)
+{
+    if (!is_finished(call) || call->ending)
+        return;
+    call->ending = true;
+    call->end = (struct node_post){.call = run_end, .context = call};
+    node_loop_post(node_get_loop(api_node(call->api)), &call->end);
 }
 
 static void remove_request(struct api_request *request)

@@ -4,7 +4,8 @@
  * A method gets the call and answers it exactly once (api_reply…, api_fail), at once or from a continuation:
  * the done of api_request, api_job or api_later. When the client goes, requests that can be taken back are,
  * the rest runs to its end, and no continuation is called any more (nor after the answer): what a
- * continuation would have tidied belongs into free_state. */
+ * continuation would have tidied belongs into free_state. The call and its state outlive the callback that
+ * answered it. */
 #ifndef NODE_API_CALL_H
 #define NODE_API_CALL_H
 
@@ -54,6 +55,8 @@ struct api_call {
 
     /* private */
     bool answered;
+    bool ending; /* a post is under way that destroys it */
+    struct node_post end;
     bool looked_up; /* the volume that it names was asked for through the control log */
     char lookup_name[GOSSIP_VOLUME_NAME_MAX + 1];
     bool later, job_running;
@@ -149,8 +152,9 @@ int api_canonical(struct api_call *call, const char *text, size_t n, struct api_
 int api_get_view(struct api_call *call, struct replica_view **ret_view);
 struct replica_view *api_view(const struct api_call *call,
                               const struct replica_id *id); /* NULL: closed meanwhile */
-/* By the param "name" (or "volume"). A name that this node does not know may be younger than its copy of the control log: then the log is asked,
- * and the method runs again from its beginning; so this is the first thing that a method does. */
+/* By the param "name" (or "volume"). A name that this node does not know may be younger than its copy of the
+ * control log: then the log is asked, and the method runs again from its beginning; so this is the first
+ * thing that a method does. */
 int api_get_volume(struct api_call *call, const char *key, const struct gossip_volume **ret_volume);
 
 /* entry.c */

@@ -4,6 +4,7 @@ import os
 import random
 import re
 import shutil
+import signal
 import time
 import unittest
 
@@ -18,7 +19,9 @@ OPEN = re.compile(r'^(\d+)\s+(\d+\.\d+) openat\(.*= \d+<([^>]*)>')
 def completed_syncs(path):
     """(time of completion, path) of every fsync, fdatasync and syncfs that succeeded."""
     pending, out = {}, []
-    for line in open(path, errors="replace"):
+    with open(path, errors="replace") as trace:
+        lines = trace.readlines()
+    for line in lines:
         if m := RESUMED.match(line):
             if (m[1], m[3]) in pending and m[4] == "0":
                 out.append((float(m[2]), pending.pop((m[1], m[3]))))
@@ -59,7 +62,8 @@ class Durability(unittest.TestCase):
                     api.commit(view)
                     commits.append((began, time.time(), size))
                     time.sleep(0.3)
-            cluster[2].process.terminate()
+            with cluster[2].api() as api:
+                os.kill(api.call("node.info")["pid"], signal.SIGTERM)  # strace itself would let go of it
             cluster[2].process.wait(60)
             syncs = completed_syncs(trace)
             for began, returned, size in commits:

@@ -185,6 +185,7 @@ struct swarm_upload {
     struct swarm_peer *peer;
     struct replica_content_id content;
     struct replica_piece piece;
+    uint64_t began_ms;
 };
 
 /* One item of a message of pieces. */

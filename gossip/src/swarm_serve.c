@@ -8,7 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define READS_PER_CHECK 4 /* of the kv, to know whether a content belongs to a volume */
+#define UPLOAD_MS_MAX   60000 /* a slot is free again after this, whatever became of its upload */
+#define READS_PER_CHECK 4     /* of the kv, to know whether a content belongs to a volume */
 
 /* Who asked about a content lately: they will have it soon. */
 struct swarm_topic {
@@ -274,8 +275,21 @@ void swarm_serve_forget(struct gossip_swarm *swarm, struct swarm_peer *peer)
     }
 }
 
+/* The shell says what became of each upload; but a slot lost for ever would be one less for everybody. */
+static void free_forgotten(struct gossip_swarm *swarm)
+{
+    while (!swarm_link_alone(&swarm->uploading)) {
+        struct swarm_upload *upload = SWARM_ITEM(swarm->uploading.next, struct swarm_upload, link);
+        if (swarm->now_ms < upload->began_ms + UPLOAD_MS_MAX)
+            return;
+        swarm->uploading_n--;
+        free_upload(swarm, upload);
+    }
+}
+
 void swarm_upload_some(struct gossip_swarm *swarm, struct gossip_update *update)
 {
+    free_forgotten(swarm);
     while (swarm->uploading_n < swarm->options.upload_slots && !swarm_link_alone(&swarm->turns)) {
         struct swarm_peer *peer = SWARM_ITEM(swarm->turns.next, struct swarm_peer, turn);
         struct swarm_upload *upload = SWARM_ITEM(peer->queue.next, struct swarm_upload, link);
@@ -284,6 +298,7 @@ void swarm_upload_some(struct gossip_swarm *swarm, struct gossip_update *update)
             swarm_link_remove(&peer->turn);
             swarm_link_append(&swarm->turns, &peer->turn);
         }
+        upload->began_ms = swarm->now_ms;
         swarm_link_append(&swarm->uploading, &upload->link);
         swarm->uploading_n++;
         gossip_update_upload(update, &peer->store, &upload->content, upload->piece);

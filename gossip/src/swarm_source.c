@@ -159,13 +159,9 @@ static void failed(struct gossip_swarm *swarm, struct swarm_fetch *fetch,
     case REPLICA_E_ABSENT: /* the content, or a piece above this one, has gone */
         swarm_fetch_restart(swarm, fetch, update);
         return;
-    case REPLICA_E_NOSPACE:
-    case REPLICA_E_IO:
+    default: /* no room, or the disk fails: nobody else's bytes would do better now */
         if (!swarm_fetch_fail(swarm, fetch, event->code, 0, update))
             swarm_fetch_search_later(swarm, fetch);
-        return;
-    default:
-        swarm_fetch_advance(swarm, fetch, update);
     }
 }
 

@@ -437,6 +437,38 @@ static void many_small_contents(void **state)
     swarm_net_destroy(&net);
 }
 
+static int visit(void *context, const struct replica_content_id *content, uint64_t present, size_t sources,
+                 bool stalled)
+{
+    struct replica_content_id *last = context;
+    assert_true(replica_content_id_compare(last, content) < 0);
+    *last = *content;
+    assert_int_equal(sources, 0); /* nobody has it */
+    assert_int_equal(present, 0);
+    assert_true(stalled);
+    return 0;
+}
+
+/* What is being fetched can be seen: how far it is, from how many, and that it stands still. */
+static void fetches_are_shown(void **state)
+{
+    struct swarm_net *net = swarm_net_new(2, 1, NULL), *other = swarm_net_new(1, 1, NULL);
+    struct replica_content_id last = {{0}, 0}, id;
+    (void)state;
+    assert_int_equal(gossip_swarm_each(net->nodes[1].swarm, visit, &last), 0);
+    for (uint64_t i = 0; i < 20; i++) {
+        id = swarm_net_put(other, 0, i, 1000 + i);
+        swarm_net_want(net, 1, &id, NOBODY, 0);
+    }
+    swarm_net_run(net, 9990);
+    assert_int_equal(swarm_net_status(net, 1).stalled, 0);
+    swarm_net_run(net, 10100);
+    assert_int_equal(swarm_net_status(net, 1).stalled, 20);
+    assert_int_equal(gossip_swarm_each(net->nodes[1].swarm, visit, &last), 0);
+    swarm_net_destroy(&net);
+    swarm_net_destroy(&other);
+}
+
 /* Callers hear about once a second how far it is. */
 static void progress_is_told(void **state)
 {
@@ -529,6 +561,7 @@ int main(void)
         cmocka_unit_test(dropped_fetch_resumes),
         cmocka_unit_test(range_comes_first),
         cmocka_unit_test(many_small_contents),
+        cmocka_unit_test(fetches_are_shown),
         cmocka_unit_test(progress_is_told),
         cmocka_unit_test(no_space),
         cmocka_unit_test(removed_content_begins_anew),

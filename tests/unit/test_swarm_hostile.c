@@ -249,6 +249,42 @@ static void endless_requests_are_bounded(void **state)
     swarm_net_destroy(&net);
 }
 
+/* Orders that the shell never answers cost their slots for a minute, not for ever; one that failed is told to
+ * its receiver at once. */
+static void unanswered_uploads(void **state)
+{
+    struct swarm_net *net = swarm_net_new(3, 3, NULL);
+    struct replica_content_id id = swarm_net_put(net, 0, 3, 30 * MIB), small = swarm_net_put(net, 0, 4, 1000);
+    const struct gossip_swarm_event timer = {.kind = GOSSIP_SWARM_EVENT_TIMER};
+    struct gossip_swarm_event failed = {.kind = GOSSIP_SWARM_EVENT_UPLOADED,
+                                        .source = swarm_net_store(2),
+                                        .content = id,
+                                        .code = REPLICA_E_CORRUPT};
+    struct replica_buffer out;
+    (void)state;
+    replica_buffer_init(&out);
+    pack_ask(&out, &net->volume, &id, 0, 10);
+    inject(net, &net->nodes[2].principal, 0, SWARM_ASK, out.data, out.size); /* ten orders, lost */
+    assert_int_equal(net->nodes[0].update.uploads_n, 10);
+    failed.piece = (struct replica_piece){REPLICA_PIECE_CHUNK, 9};
+    failed.time.now_ms = net->now_ms;
+    gossip_update_clear(&net->nodes[0].update);
+    assert_int_equal(gossip_swarm_step(net->nodes[0].swarm, &failed, &net->nodes[0].update), 0);
+    assert_int_equal(net->nodes[0].update.sends_n, 1);
+    assert_int_equal(net->nodes[0].update.sends[0].type, SWARM_REFUSE);
+    assert_int_equal(swarm_net_status(net, 0).uploads, 9);
+    swarm_net_run(net, 59999);
+    swarm_net_step(net, 0, &timer);
+    assert_int_equal(swarm_net_status(net, 0).uploads, 9);
+    swarm_net_run(net, 1);
+    swarm_net_step(net, 0, &timer);
+    assert_int_equal(swarm_net_status(net, 0).uploads, 0);
+    swarm_net_want(net, 1, &small, 0, 7);
+    assert_true(swarm_net_run_until_answer(net, 1, 7, 1000));
+    replica_buffer_close(&out);
+    swarm_net_destroy(&net);
+}
+
 /* CANCEL takes what is queued away, and only the asker's own. */
 static void cancel_empties_the_queue(void **state)
 {
@@ -411,9 +447,9 @@ int main(void)
         cmocka_unit_test(nonsense_is_refused),      cmocka_unit_test(unknown_fields_are_ignored),
         cmocka_unit_test(absurd_sizes_are_refused), cmocka_unit_test(chunks_past_the_end),
         cmocka_unit_test(outsiders_get_nothing),    cmocka_unit_test(endless_requests_are_bounded),
-        cmocka_unit_test(cancel_empties_the_queue), cmocka_unit_test(empty_promises),
-        cmocka_unit_test(tables_are_bounded),       cmocka_unit_test(unasked_pieces),
-        cmocka_unit_test(wants_are_bounded),
+        cmocka_unit_test(unanswered_uploads),       cmocka_unit_test(cancel_empties_the_queue),
+        cmocka_unit_test(empty_promises),           cmocka_unit_test(tables_are_bounded),
+        cmocka_unit_test(unasked_pieces),           cmocka_unit_test(wants_are_bounded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -90,6 +90,40 @@ static void check_state(struct world *world, size_t node, size_t volume,
     world->states_n++;
 }
 
+/* Never an effect without its cause: whatever the newly applied deltas depend on is applied too. */
+static void check_causes(struct world *world, size_t node, const struct replica_volume *volume,
+                         const struct replica_vector *before)
+{
+    const struct replica_volume_state *state = replica_volume_state(volume);
+    struct replica_buffer record;
+    replica_buffer_init(&record);
+    for (size_t i = 0; i < state->applied.n; i++) {
+        struct replica_dot dot = {.actor = state->applied.entries[i].actor};
+        for (dot.seq = replica_vector_get(before, &dot.actor) + 1; dot.seq <= state->applied.entries[i].seq;
+             dot.seq++) {
+            struct replica_delta delta;
+            replica_buffer_clear(&record);
+            if (replica_volume_read(volume, NULL, &dot, &record) != 0)
+                continue; /* it came in an image */
+            if (replica_delta_decode(record.data, record.size, &delta) != 0)
+                world_fail(world, "node %zu stored an unreadable delta", node);
+            else if (!replica_vector_covers(&state->applied, &delta.deps))
+                world_fail(world, "node %zu applied a delta without what it depends on", node);
+        }
+    }
+    replica_buffer_close(&record);
+}
+
+static bool is_voter(const struct world *world, size_t node, size_t volume)
+{
+    const struct gossip_control *control = gossip_peer_control(world->nodes[node].peer);
+    const struct gossip_volume *entry = gossip_control_volume(control, &world->volumes[volume].id);
+    for (size_t i = 0; entry != NULL && i < entry->configuration.voters_n; i++)
+        if (replica_id_equal(&entry->configuration.voters[i], &world->nodes[node].store))
+            return true;
+    return false;
+}
+
 static void check_volume(struct world *world, size_t node, size_t at)
 {
     const struct replica_volume *volume = gossip_peer_volume(world->nodes[node].peer, &world->volumes[at].id);
@@ -101,6 +135,7 @@ static void check_volume(struct world *world, size_t node, size_t at)
         world_fail(world, "node %zu holds what it has not stored", node);
     if (replica_vector_equal(&state->applied, &world->nodes[node].seen[at]))
         return;
+    check_causes(world, node, volume, &world->nodes[node].seen[at]);
     world->nodes[node].seen[at] = state->applied;
     if (!replica_vector_covers(&state->ordered, &state->applied))
         world_fail(world, "node %zu applied what has no place", node);
@@ -310,6 +345,7 @@ struct quiet {
     struct world *world;
     const char *why; /* not yet */
     size_t node;
+    const struct replica_vector *first[VOLUMES_WATCHED]; /* of the first node that has it */
 };
 
 static bool node_is_quiet(struct quiet *quiet, size_t node)
@@ -325,8 +361,8 @@ static bool node_is_quiet(struct quiet *quiet, size_t node)
     for (size_t v = 0; v < world->volumes_n; v++) {
         const struct replica_volume *volume = gossip_peer_volume(peer, &world->volumes[v].id);
         const struct replica_volume_state *state;
-        quiet->why = "a founder has not attached the volume";
-        if (volume == NULL && node < world->options.founders)
+        quiet->why = "a voter has not attached the volume";
+        if (volume == NULL && is_voter(world, node, v))
             return false;
         if (volume == NULL)
             continue;
@@ -338,13 +374,12 @@ static bool node_is_quiet(struct quiet *quiet, size_t node)
         if (!replica_vector_equal(&state->applied, &state->committed))
             return false;
         quiet->why = "a voter does not hold everything that is committed";
-        if (node < world->options.founders && !replica_vector_covers(&state->held, &state->committed))
+        if (is_voter(world, node, v) && !replica_vector_covers(&state->held, &state->committed))
             return false;
         quiet->why = "vectors differ";
-        if (!replica_vector_equal(
-                &state->applied,
-                &replica_volume_state(gossip_peer_volume(world->nodes[0].peer, &world->volumes[v].id))
-                     ->applied))
+        if (quiet->first[v] == NULL)
+            quiet->first[v] = &state->applied;
+        if (!replica_vector_equal(&state->applied, quiet->first[v]))
             return false;
     }
     return true;
@@ -353,6 +388,7 @@ static bool node_is_quiet(struct quiet *quiet, size_t node)
 static bool is_quiet(void *context)
 {
     struct quiet *quiet = context;
+    memset(quiet->first, 0, sizeof quiet->first);
     for (size_t i = 0; i < quiet->world->options.nodes; i++)
         if (!node_is_quiet(quiet, i))
             return false;
@@ -390,11 +426,16 @@ static void check_due(struct world *world, size_t node)
         const struct world_call *put = world->due[i];
         struct find_put find = {.put = put};
         struct replica_path path = {put->path, strlen(put->path)};
-        for (size_t v = 0; v < world->volumes_n && !find.found; v++)
+        size_t looked = 0;
+        for (size_t v = 0; v < world->volumes_n && !find.found; v++) {
+            if (!is_voter(world, node, v))
+                continue; /* it may have an image, without history */
+            looked++;
             (void)replica_map_history(
                 replica_volume_map(gossip_peer_volume(world->nodes[node].peer, &world->volumes[v].id)), path,
                 look_for_put, &find);
-        if (!find.found)
+        }
+        if (!find.found && looked == world->volumes_n)
             world_fail(world, "node %zu: put %llu of %s was acknowledged by a commit, and is nowhere", node,
                        (unsigned long long)put->token, put->path);
     }
@@ -479,7 +520,7 @@ static void check_node(struct world *world, size_t node)
         if (replica_map_state_hash(replica_volume_map(volume), state->applied_seq, hash) != 0 ||
             memcmp(hash, state->totals.state_hash, sizeof hash) != 0)
             world_fail(world, "node %zu: the running state hash is not that of a full scan", node);
-        if (node < world->options.founders)
+        if (is_voter(world, node, v))
             walk_directory(&walk, 0);
     }
 }

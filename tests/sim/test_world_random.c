@@ -19,8 +19,16 @@ static const uint64_t pinned[] = {
     324, 850,        /* two that lacked a delta asked each other for ever, and never the one that had it */
 };
 
+enum profile {
+    PROFILE_MIXED,
+    PROFILE_APART, /* no loss of power that strikes many at once */
+    PROFILE_POWER, /* nothing but that, with slow disks */
+    PROFILE_N,
+};
+
 struct run {
     struct test_three three;
+    enum profile profile;
     struct gossip_random random;
     size_t nodes;
     unsigned puts;
@@ -51,39 +59,65 @@ static void put_something(struct run *run, size_t node)
         (void)world_put_start(world, node, view, path, run->bytes, n);
 }
 
-static void break_something(struct run *run, size_t node)
+static void lose_power(struct run *run)
+{
+    size_t spared = draw(run, 2) == 0 ? run->nodes : (size_t)draw(run, run->nodes);
+    for (size_t i = 0; i < run->nodes; i++)
+        if (i != spared)
+            world_crash(run->three.world, i, false);
+}
+
+static void break_node(struct run *run, size_t node)
 {
     struct world *world = run->three.world;
-    switch (draw(run, 10)) {
+    switch (draw(run, 4)) {
     case 0:
+        world_crash(world, node, true);
+        break;
     case 1:
-        world_crash(world, node, draw(run, 3) == 0);
+        world_crash(world, node, false);
         break;
-    case 2: /* a loss of power in the whole house */
-        if (draw(run, 3) == 0)
-            for (size_t i = 0; i < run->nodes; i++)
-                world_crash(world, i, false);
+    case 2:
+        world_pause(world, node, 100 + draw(run, 5000));
         break;
-    case 3:
+    default:
         if (world_is_up(world, node))
             world_crash_at_write(world, node, 1 + draw(run, 20));
         break;
-    case 4:
+    }
+}
+
+static void break_network(struct run *run, size_t node)
+{
+    struct world *world = run->three.world;
+    switch (draw(run, 3)) {
+    case 0:
         world_isolate(world, node);
         break;
-    case 5:
+    case 1:
         world_cut(world, node, (size_t)draw(run, run->nodes));
-        break;
-    case 6:
-        world_set_clock(world, node, (int64_t)draw(run, 2 * HOUR_MS) - HOUR_MS);
-        break;
-    case 7:
-        world_pause(world, node, 100 + draw(run, 5000));
         break;
     default:
         world_set_faults(world, (uint32_t)draw(run, 15), (uint32_t)draw(run, 10), (uint32_t)draw(run, 10));
         break;
     }
+}
+
+/* Each world has its kind of trouble, so that rare meetings of a few faults are not drowned by all the
+ * others. */
+static void break_something(struct run *run, size_t node)
+{
+    uint64_t kind = run->profile == PROFILE_MIXED   ? draw(run, 8)
+                    : run->profile == PROFILE_POWER ? 7
+                                                    : draw(run, 7);
+    if (kind < 3)
+        break_node(run, node);
+    else if (kind < 6)
+        break_network(run, node);
+    else if (kind == 6)
+        world_set_clock(run->three.world, node, (int64_t)draw(run, 2 * HOUR_MS) - HOUR_MS);
+    else if (run->profile == PROFILE_POWER || draw(run, 4) == 0)
+        lose_power(run);
 }
 
 static void act(struct run *run)
@@ -102,8 +136,9 @@ static void act(struct run *run)
     } else if (what < 80) {
         break_something(run, node);
     } else if (what < 92) {
-        if (!world_is_up(world, node))
-            world_restart(world, node);
+        for (size_t i = 0; i < run->nodes; i++)
+            if ((i == node || run->profile == PROFILE_POWER) && !world_is_up(world, i))
+                world_restart(world, i);
     } else {
         world_heal(world);
     }
@@ -119,9 +154,10 @@ static uint64_t run_seed(uint64_t seed, size_t *acknowledged)
     gossip_random_init(&run->random, seed, 300 /* stream */);
     world_options_default(&options);
     options.seed = seed;
-    options.founders = 3;
-    options.nodes = run->nodes = (size_t)(3 + draw(run, 3));
-    if (draw(run, 3) == 0)
+    run->profile = (enum profile)draw(run, PROFILE_N);
+    options.founders = draw(run, 4) == 0 ? 5 : 3;
+    options.nodes = run->nodes = (size_t)(options.founders + draw(run, 3));
+    if (run->profile == PROFILE_POWER || draw(run, 3) == 0)
         options.sync_ms_max = 120; /* slow disks: much is lost at once */
     options.commit_timeout_ms = 3000;
     test_three_begin(&run->three, &options);

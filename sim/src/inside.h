@@ -167,7 +167,7 @@ struct world {
     size_t volumes_n;
     struct acknowledged *acknowledged;
     size_t acknowledged_n, acknowledged_capacity;
-    struct replica_id *refused; /* commit ids of which a caller was told that nothing happened */
+    struct replica_id *refused; /* commit ids that were given up: nothing happened */
     size_t refused_n, refused_capacity;
     struct state_seen *states;
     size_t states_n, states_capacity;
@@ -204,7 +204,8 @@ void calls_gone(struct world *world, size_t node); /* the node went down */
 void oracle_after_step(struct world *world, size_t node);
 void oracle_call_started(struct world *world, struct world_call *call);
 void oracle_call_answered(struct world *world, struct world_call *call);
-void oracle_node_lost(struct world *world, size_t node); /* drafts that were not synced may be gone */
+void oracle_node_loaded(struct world *world, size_t node); /* before its first step */
+void oracle_node_lost(struct world *world, size_t node);   /* drafts that were not synced may be gone */
 size_t oracle_watch(struct world *world, const struct replica_id *volume);
 size_t oracle_index(const struct world *world, const struct replica_id *volume);
 

@@ -314,6 +314,13 @@ static void reloaded(struct world *world, struct world_call *call)
     (void)replica_vector_join(&world->volumes[call->volume].floor, shown);
 }
 
+static void add_refused(struct world *world, const struct replica_id *commit)
+{
+    world->refused =
+        world_grow(world->refused, world->refused_n, &world->refused_capacity, sizeof *world->refused);
+    world->refused[world->refused_n++] = *commit;
+}
+
 void oracle_call_answered(struct world *world, struct world_call *call)
 {
     call->calls_at_answer = world->calls_n;
@@ -337,6 +344,17 @@ void oracle_node_lost(struct world *world, size_t node)
     for (size_t i = 0; i < world->calls_n; i++)
         if (world->calls[i]->kind == CALL_EDIT && world->calls[i]->node == node)
             world->calls[i]->superseded = true;
+}
+
+/* What a new life finds frozen without a stamp it thaws, so it must never have been minted. */
+void oracle_node_loaded(struct world *world, size_t node)
+{
+    struct replica_views *views = gossip_peer_views(world->nodes[node].peer);
+    for (size_t i = 0; i < replica_views_count(views); i++) {
+        const struct replica_view_info *info = replica_view_info(replica_views_at(views, i));
+        if (info->commit == REPLICA_COMMIT_FROZEN)
+            add_refused(world, &info->commit_id);
+    }
 }
 
 /* The end */
@@ -458,8 +476,7 @@ static void check_outcomes(struct world *world, size_t node)
             struct replica_dot dot;
             if (volume != NULL && replica_volume_find(volume, NULL, &world->refused[i],
                                                       &replica_volume_state(volume)->stored, &dot) == 0)
-                world_fail(world,
-                           "node %zu: a commit of which a caller was told that nothing happened has happened",
+                world_fail(world, "node %zu: a commit that was given up, its drafts thawed, has happened",
                            node);
         }
 }

@@ -90,6 +90,7 @@ void shell_start(struct world *world, size_t at)
         return;
     }
     world_trace(world, "node %zu starts, life %llu", at, (unsigned long long)node->generation);
+    oracle_node_loaded(world, at);
     shell_step(world, at, &event);
 }
 

@@ -78,12 +78,50 @@ static void bystander_crashes_at_every_write(void **state)
     crash_at_every_write(2);
 }
 
+/* All nodes lose power at once, at any moment of two commits and a reload; disks are slow, so that much is
+ * not synced. */
+static void power_lost_at(uint64_t ms, uint64_t seed)
+{
+    struct world_options options;
+    struct test_three three;
+    struct world *world;
+    world_options_default(&options);
+    options.seed = seed;
+    options.sync_ms_max = 120;
+    test_three_begin(&three, &options);
+    world = three.world;
+    (void)world_put(world, 0, &three.views[0], "a", "one", 3);
+    (void)world_put(world, 1, &three.views[1], "b", "two", 3);
+    (void)world_commit_start(world, 0, &three.views[0]);
+    (void)world_commit_start(world, 1, &three.views[1]);
+    world_run_for(world, ms / 2);
+    (void)world_reload_start(world, 2, &three.views[2]);
+    world_run_for(world, ms - ms / 2);
+    for (size_t i = 0; i < 3; i++)
+        world_crash(world, i, false);
+    for (size_t i = 0; i < 3; i++)
+        world_restart(world, i);
+    (void)world_reload(world, (size_t)(seed % 3), &three.views[seed % 3]);
+    if (!world_converge(world, 120000))
+        print_message("power lost after %llu ms\n", (unsigned long long)ms);
+    test_three_end(&three);
+}
+
+static void power_is_lost_at_any_moment(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= 6; seed++)
+        for (uint64_t ms = 0; ms < 700; ms += 7)
+            power_lost_at(ms, seed);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(writer_crashes_at_every_write),
         cmocka_unit_test(second_writer_crashes_at_every_write),
         cmocka_unit_test(bystander_crashes_at_every_write),
+        cmocka_unit_test(power_is_lost_at_any_moment),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -720,14 +720,16 @@ static int take_up(struct gossip_quorum *quorum, const struct gossip_quorum_even
         struct replica_delta delta;
         struct commit *commit;
         int rv;
-        if (info->commit == REPLICA_COMMIT_NONE || find_commit(quorum, &info->options.id) != NULL)
+        size_t lost;
+        if (find_commit(quorum, &info->options.id) != NULL)
             continue;
-        if (info->commit == REPLICA_COMMIT_FROZEN) {
-            rv = replica_view_thaw(view, &update->log);
-            if (rv != 0)
-                return rv;
+        rv = info->commit == REPLICA_COMMIT_FROZEN ? replica_view_thaw(view, &update->log) : 0;
+        if (rv == 0)
+            rv = replica_view_forget_lost(view, quorum->table->contents, &update->log, &lost);
+        if (rv != 0)
+            return rv;
+        if (info->commit == REPLICA_COMMIT_NONE)
             continue;
-        }
         commit = new_commit(quorum, info);
         if (commit == NULL)
             return REPLICA_E_NOMEM;

@@ -13,6 +13,7 @@
 #ifndef REPLICA_VIEW_H
 #define REPLICA_VIEW_H
 
+#include "replica/contents.h"
 #include "replica/map.h"
 
 #define REPLICA_VIEWS_MAX       4096 /* per store; each holds memory and pins history */
@@ -71,6 +72,10 @@ struct replica_view_info {
     struct replica_vector own;           /* dots of own commits not yet covered by the snapshot */
 };
 const struct replica_view_info *replica_view_info(const struct replica_view *view);
+
+/* After a restart: forgets dirty records whose content is not here, which only a loss of power can bring about: they were not synced,
+ * their bytes are gone, and no commit could ever publish them. *ret_n: how many. */
+int replica_view_forget_lost(struct replica_view *view, struct replica_contents *contents, struct replica_kv_batch *log, size_t *ret_n);
 
 /* Reading: the overlay over the snapshot, shown as users see it; paths are relative to the view's sub-path.
  * Errors as replica_map_lookup and replica_map_list. */

@@ -1,8 +1,9 @@
-/* Opening, states, pieces, sync. */
+/* The operations: states, pieces, reading, removing; and opening. */
 #include "contents_files.h"
 
 #include "replica/error.h"
 
+#include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -13,170 +14,10 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
-/* Names */
-
-void files_name(const struct replica_content_id *id, char ret_name[FILES_NAME_MAX])
-{
-    for (size_t i = 0; i < REPLICA_HASH_SIZE; i++)
-        snprintf(ret_name + 2 * i, 3, "%02x", id->root[i]);
-    snprintf(ret_name + 64, FILES_NAME_MAX - 64, "-%llu", (unsigned long long)id->length);
-}
-
-void files_whole_name(const struct replica_content_id *id, char ret_name[FILES_NAME_MAX])
-{
-    snprintf(ret_name, 4, "%02x/", id->root[0]);
-    char name[FILES_NAME_MAX];
-    files_name(id, name);
-    memcpy(ret_name + 3, name, strlen(name) + 1);
-}
-
-void files_pack_name(uint64_t pack, char ret_name[FILES_NAME_MAX])
-{
-    snprintf(ret_name, FILES_NAME_MAX, "%llu.pack", (unsigned long long)pack);
-}
-
-/* Bytes */
-
-int files_errno(void)
-{
-    return errno == ENOSPC || errno == EDQUOT ? REPLICA_E_NOSPACE : errno == ENOMEM ? REPLICA_E_NOMEM : REPLICA_E_IO;
-}
-
-int files_write_all(int fd, const void *data, size_t n, uint64_t offset)
-{
-    for (size_t done = 0; done < n;) {
-        ssize_t wrote = pwrite(fd, (const uint8_t *)data + done, n - done, (off_t)(offset + done));
-        if (wrote < 0 && errno == EINTR)
-            continue;
-        if (wrote < 0)
-            return files_errno();
-        done += (size_t)wrote;
-    }
-    return 0;
-}
-
-int files_read_all(int fd, void *data, size_t n, uint64_t offset)
-{
-    for (size_t done = 0; done < n;) {
-        ssize_t got = pread(fd, (uint8_t *)data + done, n - done, (off_t)(offset + done));
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got < 0)
-            return files_errno();
-        if (got == 0)
-            return REPLICA_E_CORRUPT; /* shorter than it must be */
-        done += (size_t)got;
-    }
-    return 0;
-}
-
-bool files_all_zero(const uint8_t *data, size_t n)
-{
-    return n == 0 || (data[0] == 0 && memcmp(data, data + 1, n - 1) == 0);
-}
-
-int files_check_space(struct files *files, uint64_t bytes)
-{
-    struct statvfs status;
-    if (files->capacity > 0 && files->totals.bytes + bytes > files->capacity)
-        return REPLICA_E_NOSPACE;
-    if (fstatvfs(files->directory, &status) != 0)
-        return files_errno();
-    return (uint64_t)status.f_bavail * status.f_frsize < files->free_floor + bytes ? REPLICA_E_NOSPACE : 0;
-}
-
-/* The table of what is not complete */
-
-static size_t bucket(const struct replica_content_id *id)
-{
-    size_t hash;
-    memcpy(&hash, id->root, sizeof hash);
-    return hash & (FILES_TABLE_SIZE - 1);
-}
-
-struct files_item *files_find(struct files *files, const struct replica_content_id *id)
-{
-    struct files_item *item = files->table[bucket(id)];
-    while (item != NULL && !replica_content_id_equal(&item->tree.id, id))
-        item = item->next;
-    return item;
-}
-
-int files_add(struct files *files, const struct replica_content_id *id, struct files_item **ret_item)
-{
-    struct files_item *item = calloc(1, sizeof *item);
-    int rv = item == NULL ? REPLICA_E_NOMEM : contents_tree_init(&item->tree, id);
-    if (rv != 0) {
-        free(item);
-        return rv;
-    }
-    item->state = REPLICA_CONTENTS_PARTIAL;
-    item->packed = id->length <= REPLICA_CONTENTS_PACKED_MAX;
-    item->next = files->table[bucket(id)];
-    files->table[bucket(id)] = item;
-    *ret_item = item;
-    return 0;
-}
-
-void files_drop(struct files *files, struct files_item *item)
-{
-    struct files_item **at = &files->table[bucket(&item->tree.id)];
-    while (*at != item)
-        at = &(*at)->next;
-    *at = item->next;
-    contents_tree_close(&item->tree);
-    free(item);
-}
-
-void files_set_filled(struct files *files, struct files_item *item)
-{
-    item->state = REPLICA_CONTENTS_FILLED;
-    item->filled_next = NULL;
-    *files->filled_end = item;
-    files->filled_end = &item->filled_next;
-}
-
-/* Packs (lock held) */
-
-static int open_pack(struct files *files)
-{
-    char name[FILES_NAME_MAX];
-    if (files->pack_fd >= 0 && files->pack_size < FILES_PACK_MAX)
-        return 0;
-    if (files->pack_fd >= 0) {
-        if (files->pack_dirty && fsync(files->pack_fd) != 0)
-            return files_errno();
-        close(files->pack_fd);
-        files->pack_fd = -1;
-    }
-    files_pack_name(files->pack + 1, name);
-    files->pack_fd = openat(files->packs, name, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    if (files->pack_fd < 0)
-        return files_errno();
-    files->pack++;
-    files->pack_size = 0;
-    files->pack_dirty = false;
-    files->pack_new = true;
-    return 0;
-}
-
-int files_pack_append(struct files *files, struct files_item *item, const void *data, size_t n)
-{
-    int rv = open_pack(files);
-    if (rv == 0)
-        rv = files_write_all(files->pack_fd, data, n, files->pack_size);
-    if (rv != 0)
-        return rv;
-    item->pack = files->pack;
-    item->offset = files->pack_size;
-    files->pack_size += n;
-    files->pack_dirty = true;
-    return 0;
-}
-
 /* Reading what lies somewhere */
 
-static int open_place(struct files *files, const struct replica_content_id *id, const struct files_place *place, int *ret_fd)
+static int open_place(struct files *files, const struct replica_content_id *id,
+                      const struct files_place *place, int *ret_fd)
 {
     char name[FILES_NAME_MAX];
     if (place->packed)
@@ -189,8 +30,10 @@ static int open_place(struct files *files, const struct replica_content_id *id, 
     return errno == ENOENT ? REPLICA_E_CORRUPT : files_errno();
 }
 
-/* Opens the bytes of a content in any state; base is added to offsets. has_chunk: checked for a partial one. */
-static int open_bytes(struct files *files, const struct replica_content_id *id, uint32_t first, uint32_t last, int *ret_fd, uint64_t *ret_base)
+/* Opens the bytes of a content in any state; base is added to offsets. has_chunk: checked for a partial one.
+ */
+static int open_bytes(struct files *files, const struct replica_content_id *id, uint32_t first, uint32_t last,
+                      int *ret_fd, uint64_t *ret_base)
 {
     struct files_place place;
     struct files_item *item;
@@ -226,6 +69,8 @@ static int open_bytes(struct files *files, const struct replica_content_id *id, 
         rv = REPLICA_E_ABSENT;
     if (rv == 0)
         rv = open_place(files, id, &place, ret_fd);
+    if (rv == REPLICA_E_CORRUPT && files_index_get(files, id, &place) == REPLICA_E_NOTFOUND)
+        return REPLICA_E_ABSENT; /* removed in between */
     if (rv == 0 && place.packed)
         *ret_base = place.offset;
     return rv;
@@ -233,7 +78,8 @@ static int open_bytes(struct files *files, const struct replica_content_id *id, 
 
 /* The operations */
 
-static enum replica_contents_state files_state(struct replica_contents *contents, const struct replica_content_id *id)
+static enum replica_contents_state files_state(struct replica_contents *contents,
+                                               const struct replica_content_id *id)
 {
     struct files *files = (struct files *)contents;
     struct files_place place;
@@ -249,36 +95,47 @@ static enum replica_contents_state files_state(struct replica_contents *contents
     return state;
 }
 
+/* The sparse file of a new item (lock held); without it the item goes. */
+static int make_partial(struct files *files, struct files_item *item)
+{
+    char name[FILES_NAME_MAX];
+    int fd, rv = 0;
+    files_name(&item->tree.id, name);
+    fd = openat(files->partial, name, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    if (fd < 0 || ftruncate(fd, (off_t)item->tree.id.length) != 0) {
+        rv = files_errno();
+        files_drop(files, item);
+    }
+    if (fd >= 0)
+        close(fd);
+    return rv;
+}
+
 static int files_begin(struct replica_contents *contents, const struct replica_content_id *id)
 {
     struct files *files = (struct files *)contents;
+    struct files_place place;
     struct files_item *item;
-    char name[FILES_NAME_MAX];
-    int rv, fd;
+    int rv;
     if (files_state(contents, id) != REPLICA_CONTENTS_ABSENT)
         return 0;
     rv = files_check_space(files, id->length);
     if (rv != 0)
         return rv;
     pthread_mutex_lock(&files->lock);
-    if (files_find(files, id) == NULL)
+    if (files_find(files, id) == NULL &&
+        files_index_get(files, id, &place) != 0) { /* else somebody was faster */
         rv = files_add(files, id, &item);
-    if (rv == 0 && id->length > REPLICA_CONTENTS_PACKED_MAX) {
-        files_name(id, name);
-        fd = openat(files->partial, name, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-        if (fd < 0 || ftruncate(fd, (off_t)id->length) != 0) {
-            rv = files_errno();
-            files_drop(files, files_find(files, id));
-        }
-        if (fd >= 0)
-            close(fd);
+        if (rv == 0 && !item->packed)
+            rv = make_partial(files, item);
     }
     pthread_mutex_unlock(&files->lock);
     return rv;
 }
 
 /* The chunk is verified; its bytes go to the partial file outside the lock. */
-static int write_chunk(struct files *files, struct files_item *item, uint32_t chunk, const void *data, size_t n)
+static int write_chunk(struct files *files, struct files_item *item, uint32_t chunk, const void *data,
+                       size_t n)
 {
     char name[FILES_NAME_MAX];
     int fd, rv;
@@ -294,12 +151,13 @@ static int write_chunk(struct files *files, struct files_item *item, uint32_t ch
     return rv;
 }
 
-static int files_write(struct replica_contents *contents, const struct replica_content_id *id, struct replica_piece piece, const void *data,
-                       size_t n)
+static int files_write(struct replica_contents *contents, const struct replica_content_id *id,
+                       struct replica_piece piece, const void *data, size_t n)
 {
     struct files *files = (struct files *)contents;
     struct files_place place;
     struct files_item *item;
+    size_t size;
     int rv = 0;
     pthread_mutex_lock(&files->lock);
     item = files_find(files, id);
@@ -308,14 +166,22 @@ static int files_write(struct replica_contents *contents, const struct replica_c
         pthread_mutex_unlock(&files->lock);
         return rv;
     }
+    if (piece.kind == REPLICA_PIECE_CHUNK && contents_tree_shape(id, piece, &size) &&
+        contents_tree_chunk_id(&item->tree, piece.index) == NULL) {
+        pthread_mutex_unlock(&files->lock);
+        return REPLICA_E_ABSENT;
+    }
     item->users++;
-    if (piece.kind == REPLICA_PIECE_CHUNK) { /* ids above a present chunk never change: verified outside the lock */
+    if (piece.kind ==
+        REPLICA_PIECE_CHUNK) { /* its id is known and never changes: verified outside the lock */
         pthread_mutex_unlock(&files->lock);
         rv = contents_tree_verify(&item->tree, piece, data, n);
         if (rv == 0 && !item->packed)
             rv = write_chunk(files, item, piece.index, data, n);
         pthread_mutex_lock(&files->lock);
-        if (rv == 0 && item->state == REPLICA_CONTENTS_PARTIAL && !contents_tree_has(&item->tree, piece)) {
+        if (item->state != REPLICA_CONTENTS_PARTIAL || contents_tree_has(&item->tree, piece)) {
+            rv = 0; /* another thread brought the same piece meanwhile; the file may even have moved on */
+        } else if (rv == 0) {
             if (item->packed)
                 rv = files_pack_append(files, item, data, n);
             if (rv == 0)
@@ -328,12 +194,15 @@ static int files_write(struct replica_contents *contents, const struct replica_c
     }
     item->users--;
     if (rv == 0 && item->state == REPLICA_CONTENTS_PARTIAL && contents_tree_is_filled(&item->tree))
-        files_set_filled(files, item);
+        rv = files_set_filled(files, item);
+    else if (item->state == REPLICA_CONTENTS_COMPLETE && item->users == 0)
+        files_drop(files, item); /* the sync left that to us */
     pthread_mutex_unlock(&files->lock);
     return rv;
 }
 
-static bool files_has(struct replica_contents *contents, const struct replica_content_id *id, struct replica_piece piece)
+static bool files_has(struct replica_contents *contents, const struct replica_content_id *id,
+                      struct replica_piece piece)
 {
     struct files *files = (struct files *)contents;
     struct files_place place;
@@ -349,8 +218,8 @@ static bool files_has(struct replica_contents *contents, const struct replica_co
     return item != NULL ? has : files_index_get(files, id, &place) == 0;
 }
 
-static int read_ids(struct files *files, const struct replica_content_id *id, struct replica_piece piece, size_t n,
-                    struct replica_buffer *ret_data)
+static int read_ids(struct files *files, const struct replica_content_id *id, struct replica_piece piece,
+                    size_t n, struct replica_buffer *ret_data)
 {
     struct files_item *item;
     int rv = 0;
@@ -359,7 +228,9 @@ static int read_ids(struct files *files, const struct replica_content_id *id, st
     if (item != NULL && !contents_tree_has(&item->tree, piece))
         rv = REPLICA_E_ABSENT;
     else if (item != NULL)
-        rv = replica_buffer_append(ret_data, piece.kind == REPLICA_PIECE_ROOT ? item->tree.page_ids : item->tree.chunk_ids[piece.index], n);
+        rv = replica_buffer_append(
+            ret_data,
+            piece.kind == REPLICA_PIECE_ROOT ? item->tree.page_ids : item->tree.chunk_ids[piece.index], n);
     pthread_mutex_unlock(&files->lock);
     if (item == NULL)
         rv = files_index_ids(files, id, piece, ret_data);
@@ -367,7 +238,8 @@ static int read_ids(struct files *files, const struct replica_content_id *id, st
 }
 
 /* The id that the chunk's bytes must have. */
-static int expected_chunk(struct files *files, const struct replica_content_id *id, uint32_t chunk, struct replica_hash *ret_hash)
+static int expected_chunk(struct files *files, const struct replica_content_id *id, uint32_t chunk,
+                          struct replica_hash *ret_hash)
 {
     struct replica_piece page = {REPLICA_PIECE_PAGE, chunk / REPLICA_PAGE_CHUNKS};
     struct replica_buffer ids;
@@ -382,13 +254,14 @@ static int expected_chunk(struct files *files, const struct replica_content_id *
     replica_buffer_init(&ids);
     rv = read_ids(files, id, page, n, &ids);
     if (rv == 0)
-        memcpy(ret_hash->bytes, ids.data + (chunk % REPLICA_PAGE_CHUNKS) * REPLICA_HASH_SIZE, REPLICA_HASH_SIZE);
+        memcpy(ret_hash->bytes, ids.data + (chunk % REPLICA_PAGE_CHUNKS) * REPLICA_HASH_SIZE,
+               REPLICA_HASH_SIZE);
     replica_buffer_close(&ids);
     return rv;
 }
 
-static int files_read_piece(struct replica_contents *contents, const struct replica_content_id *id, struct replica_piece piece,
-                            struct replica_buffer *ret_data)
+static int files_read_piece(struct replica_contents *contents, const struct replica_content_id *id,
+                            struct replica_piece piece, struct replica_buffer *ret_data)
 {
     struct files *files = (struct files *)contents;
     struct replica_hash expected, hash;
@@ -399,12 +272,14 @@ static int files_read_piece(struct replica_contents *contents, const struct repl
     if (!contents_tree_shape(id, piece, &n))
         return REPLICA_E_INVALID;
     if (piece.kind != REPLICA_PIECE_CHUNK)
-        return files_state(contents, id) == REPLICA_CONTENTS_ABSENT ? REPLICA_E_ABSENT : read_ids(files, id, piece, n, ret_data);
+        return files_state(contents, id) == REPLICA_CONTENTS_ABSENT ? REPLICA_E_ABSENT
+                                                                    : read_ids(files, id, piece, n, ret_data);
     rv = open_bytes(files, id, piece.index, piece.index, &fd, &base);
     if (rv != 0)
         return rv;
     room = replica_buffer_reserve(ret_data, n);
-    rv = room == NULL ? REPLICA_E_NOMEM : files_read_all(fd, room, n, base + piece.index * REPLICA_CHUNK_SIZE);
+    rv =
+        room == NULL ? REPLICA_E_NOMEM : files_read_all(fd, room, n, base + piece.index * REPLICA_CHUNK_SIZE);
     close(fd);
     if (rv == 0)
         rv = expected_chunk(files, id, piece.index, &expected);
@@ -415,13 +290,14 @@ static int files_read_piece(struct replica_contents *contents, const struct repl
     return memcmp(hash.bytes, expected.bytes, REPLICA_HASH_SIZE) == 0 ? 0 : REPLICA_E_CORRUPT;
 }
 
-static int files_read(struct replica_contents *contents, const struct replica_content_id *id, uint64_t offset, void *data, size_t n,
-                      size_t *ret_n)
+static int files_read(struct replica_contents *contents, const struct replica_content_id *id, uint64_t offset,
+                      void *data, size_t n, size_t *ret_n)
 {
     struct files *files = (struct files *)contents;
     uint64_t base;
     int fd, rv;
-    rv = open_bytes(files, id, (uint32_t)(offset / REPLICA_CHUNK_SIZE), (uint32_t)((offset + n - 1) / REPLICA_CHUNK_SIZE), &fd, &base);
+    rv = open_bytes(files, id, (uint32_t)(offset / REPLICA_CHUNK_SIZE),
+                    (uint32_t)((offset + n - 1) / REPLICA_CHUNK_SIZE), &fd, &base);
     if (rv != 0)
         return rv;
     rv = files_read_all(fd, data, n, base + offset);
@@ -488,8 +364,8 @@ static int files_remove(struct replica_contents *contents, const struct replica_
     return rv == REPLICA_E_NOTFOUND ? REPLICA_E_ABSENT : rv;
 }
 
-static int files_next(struct replica_contents *contents, const struct replica_content_id *after, struct replica_content_id *ret_id,
-                      enum replica_contents_state *ret_state)
+static int files_next(struct replica_contents *contents, const struct replica_content_id *after,
+                      struct replica_content_id *ret_id, enum replica_contents_state *ret_state)
 {
     *ret_state = REPLICA_CONTENTS_COMPLETE;
     return files_index_next((struct files *)contents, after, ret_id);
@@ -503,123 +379,6 @@ static void files_totals(struct replica_contents *contents, struct replica_conte
     pthread_mutex_unlock(&files->lock);
 }
 
-/* Sync: bytes, then names, then index records */
-
-static int sync_whole(struct files *files, const struct replica_content_id *id)
-{
-    char from[FILES_NAME_MAX], to[FILES_NAME_MAX];
-    int fd, rv = 0;
-    files_name(id, from);
-    files_whole_name(id, to);
-    fd = openat(files->partial, from, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return files_errno();
-    if (fsync(fd) != 0 || fchmod(fd, 0444) != 0 || renameat(files->partial, from, files->whole, to) != 0)
-        rv = files_errno();
-    close(fd);
-    return rv;
-}
-
-static int sync_directories(struct files *files, const bool touched[256], bool any)
-{
-    for (int i = 0; i < 256; i++) {
-        char name[4];
-        int fd;
-        if (!touched[i])
-            continue;
-        snprintf(name, sizeof name, "%02x", i);
-        fd = openat(files->whole, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        if (fd < 0 || fsync(fd) != 0) {
-            if (fd >= 0)
-                close(fd);
-            return files_errno();
-        }
-        close(fd);
-    }
-    return any && fsync(files->partial) != 0 ? files_errno() : 0;
-}
-
-static int sync_packs(struct files *files)
-{
-    int fd = -1, rv = 0;
-    bool new_pack, dirty;
-    pthread_mutex_lock(&files->lock);
-    dirty = files->pack_dirty;
-    new_pack = files->pack_new;
-    if (dirty)
-        fd = fcntl(files->pack_fd, F_DUPFD_CLOEXEC, 0);
-    files->pack_dirty = files->pack_new = false;
-    pthread_mutex_unlock(&files->lock);
-    if (dirty && (fd < 0 || fdatasync(fd) != 0))
-        rv = files_errno();
-    if (rv == 0 && new_pack && fsync(files->packs) != 0)
-        rv = files_errno();
-    if (fd >= 0)
-        close(fd);
-    return rv;
-}
-
-#define BATCH_BYTES_MAX ((size_t)4 << 20) /* index records written at once; a 1 TiB content has 32 MiB of them */
-
-static int write_index(struct files *files, struct files_item *filled)
-{
-    struct replica_kv_batch batch;
-    int rv = 0;
-    replica_kv_batch_init(&batch);
-    for (struct files_item *item = filled; item != NULL && rv == 0; item = item->filled_next) {
-        files_index_put(&batch, item);
-        if (batch.bytes.size >= BATCH_BYTES_MAX) {
-            rv = replica_kv_write(files->log, &batch);
-            replica_kv_batch_clear(&batch);
-        }
-    }
-    if (rv == 0) {
-        pthread_mutex_lock(&files->lock);
-        for (struct files_item *item = filled; item != NULL; item = item->filled_next) {
-            files->totals.count++;
-            files->totals.bytes += item->tree.id.length;
-        }
-        files_totals_put(files, &batch);
-        pthread_mutex_unlock(&files->lock);
-        rv = replica_kv_write(files->log, &batch);
-    }
-    replica_kv_batch_close(&batch);
-    return rv;
-}
-
-static int files_sync(struct replica_contents *contents)
-{
-    struct files *files = (struct files *)contents;
-    struct files_item *filled;
-    bool touched[256] = {false}, any = false;
-    int rv;
-    pthread_mutex_lock(&files->sync_lock);
-    pthread_mutex_lock(&files->lock);
-    filled = files->filled;
-    files->filled = NULL;
-    files->filled_end = &files->filled;
-    pthread_mutex_unlock(&files->lock);
-    rv = filled == NULL ? 0 : sync_packs(files);
-    for (struct files_item *item = filled; item != NULL && rv == 0; item = item->filled_next)
-        if (!item->packed) {
-            rv = sync_whole(files, &item->tree.id);
-            touched[item->tree.id.root[0]] = any = true;
-        }
-    if (rv == 0 && any)
-        rv = sync_directories(files, touched, any);
-    if (rv == 0 && filled != NULL)
-        rv = write_index(files, filled);
-    pthread_mutex_lock(&files->lock);
-    while (filled != NULL && rv == 0) {
-        struct files_item *item = filled;
-        filled = item->filled_next;
-        files_drop(files, item);
-    }
-    pthread_mutex_unlock(&files->lock);
-    pthread_mutex_unlock(&files->sync_lock);
-    return rv;
-}
-
 /* Opening */
 
 static int make_directory(int parent, const char *name, int *ret_fd)
@@ -630,16 +389,23 @@ static int make_directory(int parent, const char *name, int *ret_fd)
     return *ret_fd >= 0 ? 0 : files_errno();
 }
 
-/* What a killed life left half written: nothing refers to it. */
-static int empty_directory(int fd)
+static bool is_kept(struct files *files, const char *name)
 {
+    struct replica_content_id id;
+    return files_parse_name(name, &id) && files_find(files, &id) != NULL;
+}
+
+/* What a killed life left half written: nothing refers to it. */
+static int empty_partial(struct files *files)
+{
+    int fd = files->partial;
     int copy = openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *stream = copy < 0 ? NULL : fdopendir(copy);
     struct dirent *entry;
     if (stream == NULL)
         return files_errno();
     while ((entry = readdir(stream)) != NULL)
-        if (entry->d_name[0] != '.')
+        if (entry->d_name[0] != '.' && !is_kept(files, entry->d_name))
             unlinkat(fd, entry->d_name, 0);
     closedir(stream);
     return 0;
@@ -671,7 +437,8 @@ static void files_destroy(struct replica_contents *contents)
     free(files);
 }
 
-static int files_ingest(struct replica_contents *contents, const void *data, size_t n, struct replica_content_id *ret_id);
+static int files_ingest(struct replica_contents *contents, const void *data, size_t n,
+                        struct replica_content_id *ret_id);
 
 static const struct replica_contents_ops files_ops = {
     .state = files_state,
@@ -688,7 +455,8 @@ static const struct replica_contents_ops files_ops = {
     .destroy = files_destroy,
 };
 
-int replica_contents_files_open(const struct replica_contents_files_options *options, struct replica_contents **ret_contents)
+int replica_contents_files_open(const struct replica_contents_files_options *options,
+                                struct replica_contents **ret_contents)
 {
     struct files *files = calloc(1, sizeof *files);
     int rv;
@@ -714,21 +482,25 @@ int replica_contents_files_open(const struct replica_contents_files_options *opt
     if (rv == 0)
         rv = make_whole(files);
     if (rv == 0)
-        rv = empty_directory(files->partial);
-    if (rv == 0)
         rv = files_totals_get(files);
+    if (rv == 0)
+        rv = files_recover(files);
+    if (rv == 0)
+        rv = empty_partial(files);
     if (rv == 0 && fsync(files->directory) != 0)
         rv = files_errno();
     if (rv != 0) {
         files_destroy(&files->base);
         return rv;
     }
-    files->pack += 1000; /* never append to, or reuse the number of, a pack that an earlier life may have begun after its last record */
+    files->pack += 1000; /* never append to, or reuse the number of, a pack that an earlier life may have
+                            begun after its last record */
     *ret_contents = &files->base;
     return 0;
 }
 
-static int files_ingest(struct replica_contents *contents, const void *data, size_t n, struct replica_content_id *ret_id)
+static int files_ingest(struct replica_contents *contents, const void *data, size_t n,
+                        struct replica_content_id *ret_id)
 {
     struct files *files = (struct files *)contents;
     uint32_t chunks = replica_merkle_chunks(n);
@@ -738,7 +510,8 @@ static int files_ingest(struct replica_contents *contents, const void *data, siz
     if (ids == NULL)
         return REPLICA_E_NOMEM;
     for (uint32_t i = 0; i < chunks; i++)
-        replica_merkle_chunk((const uint8_t *)data + i * REPLICA_CHUNK_SIZE, replica_merkle_chunk_size(n, i), &ids[i]);
+        replica_merkle_chunk((const uint8_t *)data + i * REPLICA_CHUNK_SIZE, replica_merkle_chunk_size(n, i),
+                             &ids[i]);
     if (n <= REPLICA_CONTENTS_PACKED_MAX) {
         rv = files_register(files, ids, n, NULL, data, ret_id);
         free(ids);

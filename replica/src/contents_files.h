@@ -7,17 +7,18 @@
 
 #include <pthread.h>
 
-#define FILES_TABLE_SIZE 4096               /* buckets of contents that are not complete; a power of two */
-#define FILES_PACK_MAX   ((uint64_t)256 << 20) /* a pack is closed at this size, so that one that empties is soon removed */
+#define FILES_TABLE_SIZE 4096 /* buckets of contents that are not complete; a power of two */
+#define FILES_PACK_MAX                                                                                       \
+    ((uint64_t)256 << 20) /* a pack is closed at this size, so that one that empties is soon removed */
 
 /* A content that is not complete: partial or filled. */
 struct files_item {
     struct contents_tree tree;
     enum replica_contents_state state;
-    bool packed;              /* its bytes lie in a pack */
-    uint64_t pack, offset;    /* of a packed one, from FILLED on */
-    unsigned users;           /* threads writing outside the lock */
-    struct files_item *next;  /* in its bucket */
+    bool packed;                    /* its bytes lie in a pack */
+    uint64_t pack, offset;          /* of a packed one, from FILLED on */
+    unsigned users;                 /* threads writing outside the lock */
+    struct files_item *next;        /* in its bucket */
     struct files_item *filled_next; /* waiting for a sync */
 };
 
@@ -49,10 +50,12 @@ struct files {
 struct files_item *files_find(struct files *files, const struct replica_content_id *id);
 int files_add(struct files *files, const struct replica_content_id *id, struct files_item **ret_item);
 void files_drop(struct files *files, struct files_item *item);
-void files_set_filled(struct files *files, struct files_item *item);
+int files_set_filled(struct files *files, struct files_item *item);  /* records it; Errors: IO, NOSPACE */
+void files_add_filled(struct files *files, struct files_item *item); /* it is recorded */
 
 /* names */
-void files_name(const struct replica_content_id *id, char ret_name[FILES_NAME_MAX]);       /* partial/NAME */
+void files_name(const struct replica_content_id *id, char ret_name[FILES_NAME_MAX]); /* partial/NAME */
+bool files_parse_name(const char *name, struct replica_content_id *ret_id);
 void files_whole_name(const struct replica_content_id *id, char ret_name[FILES_NAME_MAX]); /* whole/XX/NAME */
 void files_pack_name(uint64_t pack, char ret_name[FILES_NAME_MAX]);
 
@@ -60,10 +63,25 @@ void files_pack_name(uint64_t pack, char ret_name[FILES_NAME_MAX]);
 int files_index_get(struct files *files, const struct replica_content_id *id, struct files_place *ret_place);
 void files_index_put(struct replica_kv_batch *batch, const struct files_item *item);
 void files_index_delete(struct replica_kv_batch *batch, const struct replica_content_id *id);
-int files_index_ids(struct files *files, const struct replica_content_id *id, struct replica_piece piece, struct replica_buffer *ret_ids);
-int files_index_next(struct files *files, const struct replica_content_id *after, struct replica_content_id *ret_id);
+int files_index_ids(struct files *files, const struct replica_content_id *id, struct replica_piece piece,
+                    struct replica_buffer *ret_ids);
+int files_index_next(struct files *files, const struct replica_content_id *after,
+                     struct replica_content_id *ret_id);
+/* Filled but not synced: named only so that a killed node finds it again, verified. */
+void files_filled_put(struct replica_kv_batch *batch, const struct files_item *item);
+void files_filled_delete(struct replica_kv_batch *batch, const struct replica_content_id *id);
+int files_filled_next(struct files *files, const struct replica_content_id *after,
+                      struct replica_content_id *ret_id, struct files_place *ret_place);
 void files_totals_put(struct files *files, struct replica_kv_batch *batch);
 int files_totals_get(struct files *files);
+
+/* Takes up what an earlier life had filled and not synced; what does not verify is forgotten. */
+int files_recover(struct files *files);
+
+/* The ids of all chunks of a file that nobody writes to, malloc'ed, returned to the caller. Errors: BUSY
+ * (shorter than length), IO, NOMEM. */
+int files_hash(int fd, uint64_t length, struct replica_hash **ret_ids);
+int files_sync(struct replica_contents *contents);
 
 /* bytes */
 int files_errno(void);
@@ -71,9 +89,11 @@ int files_write_all(int fd, const void *data, size_t n, uint64_t offset);
 int files_read_all(int fd, void *data, size_t n, uint64_t offset);
 bool files_all_zero(const uint8_t *data, size_t n);
 int files_check_space(struct files *files, uint64_t bytes);
-int files_pack_append(struct files *files, struct files_item *item, const void *data, size_t n); /* lock held */
-/* Registers what was hashed (chunk ids) and lies in `partial` under `temporary`, or in data if it is to be packed. */
-int files_register(struct files *files, const struct replica_hash *ids, uint64_t length, const char *temporary, const void *data,
-                   struct replica_content_id *ret_id);
+int files_pack_append(struct files *files, struct files_item *item, const void *data,
+                      size_t n); /* lock held */
+/* Registers what was hashed (chunk ids) and lies in `partial` under `temporary`, or in data if it is to be
+ * packed. */
+int files_register(struct files *files, const struct replica_hash *ids, uint64_t length,
+                   const char *temporary, const void *data, struct replica_content_id *ret_id);
 
 #endif

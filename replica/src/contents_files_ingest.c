@@ -11,8 +11,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-int files_register(struct files *files, const struct replica_hash *ids, uint64_t length, const char *temporary, const void *data,
-                   struct replica_content_id *ret_id)
+int files_register(struct files *files, const struct replica_hash *ids, uint64_t length,
+                   const char *temporary, const void *data, struct replica_content_id *ret_id)
 {
     struct replica_content_id id;
     struct files_place place;
@@ -25,7 +25,7 @@ int files_register(struct files *files, const struct replica_hash *ids, uint64_t
     item = files_find(files, &id);
     if (item == NULL && files_index_get(files, &id, &place) == 0)
         goto known;
-    if (item != NULL && item->state == REPLICA_CONTENTS_FILLED)
+    if (item != NULL && item->state != REPLICA_CONTENTS_PARTIAL)
         goto known;
     if (item == NULL)
         rv = files_add(files, &id, &item);
@@ -36,8 +36,8 @@ int files_register(struct files *files, const struct replica_hash *ids, uint64_t
     else if (rv == 0 && renameat(files->partial, temporary, files->partial, name) != 0)
         rv = files_errno();
     if (rv == 0)
-        files_set_filled(files, item);
-    else if (item != NULL && item->users == 0)
+        rv = files_set_filled(files, item);
+    if (rv != 0 && item != NULL && item->users == 0)
         files_drop(files, item);
 known:
     pthread_mutex_unlock(&files->lock);
@@ -93,16 +93,31 @@ static int run_all(struct run *run)
         int rv = hash_chunk(run, i, &data_at);
         if (rv != 0)
             return rv;
-        if (run->progress != NULL && run->progress(run->context, i * REPLICA_CHUNK_SIZE + replica_merkle_chunk_size(run->length, i)) != 0)
+        if (run->progress != NULL &&
+            run->progress(run->context, i * REPLICA_CHUNK_SIZE + replica_merkle_chunk_size(run->length, i)) !=
+                0)
             return REPLICA_E_CANCELLED;
     }
     return 0;
 }
 
+int files_hash(int fd, uint64_t length, struct replica_hash **ret_ids)
+{
+    struct run run = {.from = fd, .to = -1, .length = length};
+    int rv = run_all(&run);
+    free(run.chunk);
+    if (rv == 0)
+        *ret_ids = run.ids;
+    else
+        free(run.ids);
+    return rv;
+}
+
 static bool unchanged(const struct stat *a, const struct stat *b)
 {
-    return a->st_size == b->st_size && a->st_mtim.tv_sec == b->st_mtim.tv_sec && a->st_mtim.tv_nsec == b->st_mtim.tv_nsec &&
-           a->st_ctim.tv_sec == b->st_ctim.tv_sec && a->st_ctim.tv_nsec == b->st_ctim.tv_nsec;
+    return a->st_size == b->st_size && a->st_mtim.tv_sec == b->st_mtim.tv_sec &&
+           a->st_mtim.tv_nsec == b->st_mtim.tv_nsec && a->st_ctim.tv_sec == b->st_ctim.tv_sec &&
+           a->st_ctim.tv_nsec == b->st_ctim.tv_nsec;
 }
 
 static int copy_in(struct files *files, struct run *run, char temporary[FILES_NAME_MAX])
@@ -127,8 +142,9 @@ static int copy_in(struct files *files, struct run *run, char temporary[FILES_NA
     return rv;
 }
 
-int replica_contents_files_ingest_fd(struct replica_contents *contents, int fd, int (*progress)(void *context, uint64_t bytes),
-                                     void *context, struct replica_content_id *ret_id)
+int replica_contents_files_ingest_fd(struct replica_contents *contents, int fd,
+                                     int (*progress)(void *context, uint64_t bytes), void *context,
+                                     struct replica_content_id *ret_id)
 {
     struct files *files = (struct files *)contents;
     struct run run = {.from = fd, .to = -1, .progress = progress, .context = context};
@@ -165,7 +181,8 @@ int replica_contents_files_ingest_fd(struct replica_contents *contents, int fd, 
     return rv;
 }
 
-int replica_contents_files_fd(struct replica_contents *contents, const struct replica_content_id *id, int *ret_fd)
+int replica_contents_files_fd(struct replica_contents *contents, const struct replica_content_id *id,
+                              int *ret_fd)
 {
     struct files *files = (struct files *)contents;
     struct files_place place;
@@ -213,6 +230,8 @@ int replica_contents_files_draft_open(struct replica_contents *contents, uint64_
     char name[FILES_NAME_MAX];
     draft_name(number, name);
     *ret_fd = openat(((struct files *)contents)->draft, name, O_RDWR | O_CLOEXEC);
+    if (*ret_fd < 0 && errno == EACCES) /* adopted and synced meanwhile: it is read-only for good */
+        *ret_fd = openat(((struct files *)contents)->draft, name, O_RDONLY | O_CLOEXEC);
     return *ret_fd >= 0 ? 0 : errno == ENOENT ? REPLICA_E_NOTFOUND : files_errno();
 }
 
@@ -223,33 +242,53 @@ int replica_contents_files_draft_remove(struct replica_contents *contents, uint6
     return unlinkat(((struct files *)contents)->draft, name, 0) == 0 || errno == ENOENT ? 0 : files_errno();
 }
 
-int replica_contents_files_draft_adopt(struct replica_contents *contents, uint64_t number, struct replica_content_id *ret_id)
+/* Gives the draft's file a second name among the partial ones: until the caller's record of it is durable,
+ * the draft must not go. Errors: IO; NOTFOUND: the file system has no such links. */
+static int link_draft(struct files *files, uint64_t number, char temporary[FILES_NAME_MAX])
+{
+    char name[FILES_NAME_MAX];
+    draft_name(number, name);
+    snprintf(temporary, FILES_NAME_MAX, "draft.%llu", (unsigned long long)number);
+    if (linkat(files->draft, name, files->partial, temporary, 0) == 0)
+        return 0;
+    if (errno != EEXIST)
+        return errno == EPERM || errno == EOPNOTSUPP || errno == EMLINK ? REPLICA_E_NOTFOUND : files_errno();
+    unlinkat(files->partial, temporary, 0);
+    return linkat(files->draft, name, files->partial, temporary, 0) == 0 ? 0 : files_errno();
+}
+
+static int adopt_whole(struct files *files, uint64_t number, struct run *run,
+                       struct replica_content_id *ret_id)
+{
+    char temporary[FILES_NAME_MAX];
+    int rv = run_all(run);
+    if (rv == 0)
+        rv = link_draft(files, number, temporary);
+    if (rv == REPLICA_E_NOTFOUND)
+        return replica_contents_files_ingest_fd(&files->base, run->from, NULL, NULL, ret_id);
+    return rv == 0 ? files_register(files, run->ids, run->length, temporary, NULL, ret_id) : rv;
+}
+
+int replica_contents_files_draft_adopt(struct replica_contents *contents, uint64_t number,
+                                       struct replica_content_id *ret_id)
 {
     struct files *files = (struct files *)contents;
     struct run run = {.to = -1};
-    char name[FILES_NAME_MAX], temporary[FILES_NAME_MAX];
     struct stat status;
     int rv = replica_contents_files_draft_open(contents, number, &run.from);
     if (rv != 0)
         return rv;
-    draft_name(number, name);
     if (fstat(run.from, &status) != 0)
         rv = files_errno();
     run.length = rv == 0 ? (uint64_t)status.st_size : 0;
-    if (rv == 0 && run.length <= REPLICA_CONTENTS_PACKED_MAX) {
+    if (rv == 0 && run.length > REPLICA_CONTENT_SIZE_MAX)
+        rv = REPLICA_E_TOOBIG;
+    if (rv == 0 && run.length <= REPLICA_CONTENTS_PACKED_MAX)
         rv = replica_contents_files_ingest_fd(contents, run.from, NULL, NULL, ret_id);
-    } else if (rv == 0) {
-        rv = run_all(&run);
-        snprintf(temporary, sizeof temporary, "draft.%llu", (unsigned long long)number);
-        if (rv == 0 && renameat(files->draft, name, files->partial, temporary) != 0)
-            rv = files_errno();
-        if (rv == 0)
-            rv = files_register(files, run.ids, run.length, temporary, NULL, ret_id);
-    }
+    else if (rv == 0)
+        rv = adopt_whole(files, number, &run, ret_id);
     close(run.from);
     free(run.ids);
     free(run.chunk);
-    if (rv == 0)
-        rv = replica_contents_files_draft_remove(contents, number);
     return rv;
 }

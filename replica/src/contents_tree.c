@@ -170,13 +170,14 @@ int contents_tree_fill(struct contents_tree *tree, const struct replica_hash *id
     for (uint32_t page = 0; page < tree->pages; page++) {
         uint32_t n = replica_merkle_page_chunks(tree->id.length, page);
         const struct replica_hash *from = ids + (size_t)page * REPLICA_PAGE_CHUNKS;
-        if (tree->chunk_ids[page] == NULL) {
+        if (tree->chunk_ids[page] ==
+            NULL) { /* else verified before, and perhaps being read by another thread */
             tree->chunk_ids[page] = malloc(n * sizeof *from);
             if (tree->chunk_ids[page] == NULL)
                 return REPLICA_E_NOMEM;
+            memcpy(tree->chunk_ids[page], from, n * sizeof *from);
             tree->pages_n++;
         }
-        memcpy(tree->chunk_ids[page], from, n * sizeof *from);
         if (tree->pages > 1)
             replica_merkle_fold(from, n, &tree->page_ids[page]);
     }

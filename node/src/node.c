@@ -11,10 +11,11 @@
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
-#define WORKERS        4  /* long jobs: most wait for the disk or for a name server */
-#define MOVERS_MIN     2  /* hashing a piece that comes in takes a core at 1.9 GB/s, so as many as there are cores … */
-#define MOVERS_MAX     8  /* … up to what any disk takes */
-#define PORT_PAIRS     64 /* tried from the default on; a machine with more nodes than that names their ports */
+#define WORKERS 4 /* long jobs: most wait for the disk or for a name server */
+#define MOVERS_MIN                                                                                           \
+    2 /* hashing a piece that comes in takes a core at 1.9 GB/s, so as many as there are cores … */
+#define MOVERS_MAX 8  /* … up to what any disk takes */
+#define PORT_PAIRS 64 /* tried from the default on; a machine with more nodes than that names their ports */
 
 static int say(char **ret_message, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
@@ -35,8 +36,10 @@ static int say(char **ret_message, int code, const char *format, ...)
 static bool votes(const struct node *node)
 {
     const struct node_config *config = node->config;
-    /* Without --join this node can only become the first of its cluster; with --expect it is one of the founders. */
-    return node->principal.role == GOSSIP_ROLE_VOTER && (config->vote || config->expect > 0 || config->join_n == 0);
+    /* Without --join this node can only become the first of its cluster; with --expect it is one of the
+     * founders. */
+    return node->principal.role == GOSSIP_ROLE_VOTER &&
+           (config->vote || config->expect > 0 || config->join_n == 0);
 }
 
 static int load_keyring(struct node *node, char **ret_message)
@@ -44,16 +47,18 @@ static int load_keyring(struct node *node, char **ret_message)
     const struct node_config *config = node->config;
     int rv = node_keyring_load(config->key, &node->keyring, ret_message);
     if (rv != 0)
-        return say(ret_message, rv, "key: cannot load %s: %s", config->key == NULL ? "the built-in key" : config->key,
-                   replica_error_text(rv));
+        return say(ret_message, rv, "key: cannot load %s: %s",
+                   config->key == NULL ? "the built-in key" : config->key, replica_error_text(rv));
     node_keyring_principal(node->keyring, &node->principal);
     if (node->principal.role == GOSSIP_ROLE_CLIENT)
         return say(ret_message, REPLICA_E_DENIED,
-                   "key: the credential in %s is a client's, which may not run a node; make one with `remora keygen --from FILE --role cache`",
+                   "key: the credential in %s is a client's, which may not run a node; make one with `remora "
+                   "keygen --from FILE --role cache`",
                    config->key);
     if (node->principal.role != GOSSIP_ROLE_VOTER && (config->vote || config->expect > 0))
         return say(ret_message, REPLICA_E_DENIED,
-                   "key: the credential in %s may not vote; leave out --vote and --expect, or use the cluster key or a voter's credential",
+                   "key: the credential in %s may not vote; leave out --vote and --expect, or use the "
+                   "cluster key or a voter's credential",
                    config->key);
     return 0;
 }
@@ -82,7 +87,10 @@ static int start_threads(struct node *node)
 static void on_transport_log(void *context, int level, const char *text)
 {
     (void)context;
-    node_log(level <= 0 ? NODE_LOG_DEBUG : level >= 3 ? NODE_LOG_ERROR : (enum node_log_level)level, "transport", "text=\"%s\"", text);
+    node_log(level <= 0   ? NODE_LOG_DEBUG
+             : level >= 3 ? NODE_LOG_ERROR
+                          : (enum node_log_level)level,
+             "transport", "text=\"%s\"", text);
 }
 
 static int listen_at(struct node *node, const char *listen, char **ret_message)
@@ -122,7 +130,8 @@ static int open_transport(struct node *node, char **ret_message)
     if (rv != 0)
         return say(ret_message, rv, "listen: cannot listen at %s: %s", listen, replica_error_text(rv));
     snprintf(node->endpoint, sizeof node->endpoint, "%s",
-             node->config->advertise != NULL ? node->config->advertise : node_transport_endpoint(node->transport));
+             node->config->advertise != NULL ? node->config->advertise
+                                             : node_transport_endpoint(node->transport));
     return 0;
 }
 
@@ -155,9 +164,10 @@ static int make_peer(struct node *node, char **ret_message)
     snprintf(self->endpoint, sizeof self->endpoint, "%s", node->endpoint);
     snprintf(self->version, sizeof self->version, "%s", REMORA_VERSION);
     rv = gossip_peer_new(&options, node->store->log, node->store->map, node->store->contents, &node->peer);
-    return rv == 0 ? 0
-                   : say(ret_message, rv, "data: the state in %s cannot be loaded: %s; " NODE_STORE_MESSAGE_HINT, node->config->data,
-                         replica_error_text(rv));
+    return rv == 0
+               ? 0
+               : say(ret_message, rv, "data: the state in %s cannot be loaded: %s; " NODE_STORE_MESSAGE_HINT,
+                     node->config->data, replica_error_text(rv));
 }
 
 /* The cluster that an earlier life was in. */
@@ -179,9 +189,10 @@ static void log_start(const struct node *node)
     static const char *const BEGINS[] = {"alone", "wait", "expect", "join"};
     char store[33];
     replica_id_format(&node->store->id, store);
-    node_log(NODE_LOG_INFO, "start", "version=%s store=%s generation=%llu data=\"%s\" endpoint=%s begin=%s vote=%s", REMORA_VERSION, store,
-             (unsigned long long)node->store->generation, config->data, node->endpoint, BEGINS[how_to_begin(config)],
-             votes(node) ? "yes" : "no");
+    node_log(NODE_LOG_INFO, "start",
+             "version=%s store=%s generation=%llu data=\"%s\" endpoint=%s begin=%s vote=%s", REMORA_VERSION,
+             store, (unsigned long long)node->store->generation, config->data, node->endpoint,
+             BEGINS[how_to_begin(config)], votes(node) ? "yes" : "no");
 }
 
 static int build(struct node *node, char **ret_message)
@@ -242,7 +253,8 @@ int node_run(struct node *node, size_t *ret_unfinished)
     char store[33];
     int rv;
     replica_id_format(&node->store->id, store);
-    printf("remora node ready: socket %s endpoint %s store %s\n", node->config->socket, node->endpoint, store);
+    printf("remora node ready: socket %s endpoint %s store %s\n", node->config->socket, node->endpoint,
+           store);
     fflush(stdout);
     sd_notifyf(0, "READY=1\nSTATUS=socket %s endpoint %s", node->config->socket, node->endpoint);
     rv = node_loop_run(node->loop);
@@ -268,7 +280,8 @@ static void sync_last(struct node *node)
         node_log(NODE_LOG_ERROR, "store_failed", "what=last_sync error=%s", replica_error_symbol(rv));
 }
 
-/* First those who call us from other threads, then what their last calls left on the loop, then what that stands on. */
+/* First those who call us from other threads, then what their last calls left on the loop, then what that
+ * stands on. */
 static void end_threads(struct node *node)
 {
     if (node->transport != NULL)

@@ -10,17 +10,20 @@
 
 struct node;
 
-/* Opens the store, starts all threads and listens. ret_message (malloc'ed, returned to the caller) says on failure what is wrong and what
- * to do. */
+/* Opens the store, starts all threads and listens. ret_message (malloc'ed, returned to the caller) says on
+ * failure what is wrong and what to do. */
 int node_new(const struct node_config *config, struct node **ret_node, char **ret_message);
-/* Serves until SIGTERM or SIGINT, then commits every AUTO view within the shutdown timeout. *ret_unfinished: views that could not. */
+/* Serves until SIGTERM or SIGINT, then commits every AUTO view within the shutdown timeout. *ret_unfinished:
+ * views that could not. */
 int node_run(struct node *node, size_t *ret_unfinished);
 void node_destroy(struct node **node);
 
-/* Local requests. answer is called on the loop, never from within node_request: zero or more times with final false (progress), once with
- * final true. result is borrowed for the call. request is copied (its pointers must live until the final answer). Returns the token. */
+/* Local requests. answer is called on the loop, never from within node_request: zero or more times with final
+ * false (progress), once with final true. result is borrowed for the call. request is copied (its pointers
+ * must live until the final answer). Returns the token. */
 typedef void (*node_answer_fn)(void *context, int code, const uint8_t *result, size_t n, bool final);
-uint64_t node_request(struct node *node, const struct gossip_peer_request *request, node_answer_fn answer, void *context);
+uint64_t node_request(struct node *node, const struct gossip_peer_request *request, node_answer_fn answer,
+                      void *context);
 /* The caller has gone: answer will not be called any more; what was asked goes on if it must. */
 void node_request_cancel(struct node *node, uint64_t token);
 
@@ -34,8 +37,10 @@ void node_get_transport_stats(struct node *node, struct node_transport_stats *re
 /* Contents were filled by a job (ingest): the next sync must cover them. */
 void node_contents_filled(struct node *node);
 
-/* Structured log line on standard error: level, event, then key=value text; or JSON by configuration. Any thread. */
+/* Structured log line on standard error: level, event, then key=value text; or JSON by configuration. Any
+ * thread. */
 enum node_log_level { NODE_LOG_DEBUG, NODE_LOG_INFO, NODE_LOG_WARNING, NODE_LOG_ERROR };
-void node_log(enum node_log_level level, const char *event, const char *format, ...) __attribute__((format(printf, 3, 4)));
+void node_log(enum node_log_level level, const char *event, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 
 #endif

@@ -1,7 +1,8 @@
-/* Bytes go round the core, not through it: pieces in and out on the data channel, drafts that become contents, syncs of the map. All of it
- * on workers; the core hears the outcome.
+/* Bytes go round the core, not through it: pieces in and out on the data channel, drafts that become
+ * contents, syncs of the map. All of it on workers; the core hears the outcome.
  *
- * A data frame is the content id (40), the piece's kind u8 and index u32 big-endian, and the bytes; docs/protocol.md. */
+ * A data frame is the content id (40), the piece's kind u8 and index u32 big-endian, and the bytes;
+ * docs/protocol.md. */
 #include "node_internal.h"
 
 #include "replica/contents_files.h"
@@ -15,10 +16,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define DATA_HEADER_SIZE   (REPLICA_CONTENT_ID_SIZE + 1 + 4)
-#define ARRIVING_BYTES_MAX ((size_t)96 << 20) /* half as much again as the credit that the swarm grants; who sends more is not answered */
-#define UPLOADS_MAX        64                 /* pieces read ahead for peers: six times the swarm's slots */
-_Static_assert(DATA_HEADER_SIZE + REPLICA_CHUNK_SIZE <= NODE_DATA_MESSAGE_MAX, "a chunk and its header fit in one message");
+#define DATA_HEADER_SIZE (REPLICA_CONTENT_ID_SIZE + 1 + 4)
+#define ARRIVING_BYTES_MAX                                                                                   \
+    ((size_t)96                                                                                              \
+     << 20) /* half as much again as the credit that the swarm grants; who sends more is not answered */
+#define UPLOADS_MAX 64 /* pieces read ahead for peers: six times the swarm's slots */
+_Static_assert(DATA_HEADER_SIZE + REPLICA_CHUNK_SIZE <= NODE_DATA_MESSAGE_MAX,
+               "a chunk and its header fit in one message");
 
 /* Arrivals */
 
@@ -36,8 +40,8 @@ struct arrival {
 static void write_arrival(struct node_job *job)
 {
     struct arrival *arrival = (struct arrival *)job;
-    arrival->code =
-        replica_contents_write(arrival->node->store->contents, &arrival->content, arrival->piece, arrival->bytes, arrival->size);
+    arrival->code = replica_contents_write(arrival->node->store->contents, &arrival->content, arrival->piece,
+                                           arrival->bytes, arrival->size);
 }
 
 static void arrived(struct node_job *job)
@@ -62,7 +66,8 @@ void node_arrive(struct node *node, const struct gossip_principal *from, const u
 {
     struct arrival *arrival;
     size_t size = n - DATA_HEADER_SIZE;
-    if (n < DATA_HEADER_SIZE || n > NODE_DATA_MESSAGE_MAX || bytes[REPLICA_CONTENT_ID_SIZE] > REPLICA_PIECE_CHUNK)
+    if (n < DATA_HEADER_SIZE || n > NODE_DATA_MESSAGE_MAX ||
+        bytes[REPLICA_CONTENT_ID_SIZE] > REPLICA_PIECE_CHUNK)
         return;
     if (atomic_fetch_add(&node->arriving_bytes, size) + size > ARRIVING_BYTES_MAX ||
         (arrival = malloc(sizeof *arrival + size)) == NULL) {
@@ -77,7 +82,8 @@ void node_arrive(struct node *node, const struct gossip_principal *from, const u
     replica_content_id_decode(bytes, &arrival->content);
     bytes += REPLICA_CONTENT_ID_SIZE;
     arrival->piece.kind = (enum replica_piece_kind)bytes[0];
-    arrival->piece.index = (uint32_t)bytes[1] << 24 | (uint32_t)bytes[2] << 16 | (uint32_t)bytes[3] << 8 | bytes[4];
+    arrival->piece.index =
+        (uint32_t)bytes[1] << 24 | (uint32_t)bytes[2] << 16 | (uint32_t)bytes[3] << 8 | bytes[4];
     arrival->size = size;
     memcpy(arrival->bytes, bytes + 5, size);
     node_workers_submit(node->movers, &arrival->job);
@@ -108,8 +114,8 @@ static void read_upload(struct node_job *job)
     struct upload *upload = (struct upload *)job;
     struct replica_buffer bytes;
     replica_buffer_init(&bytes);
-    upload->code =
-        replica_contents_read_piece(upload->node->store->contents, &upload->order.content, upload->order.piece, &bytes);
+    upload->code = replica_contents_read_piece(upload->node->store->contents, &upload->order.content,
+                                               upload->order.piece, &bytes);
     if (upload->code == 0) {
         upload->size = bytes.size;
         upload->frame = malloc(DATA_HEADER_SIZE + bytes.size);
@@ -150,8 +156,10 @@ static void uploaded(struct node_job *job)
         upload->code = hand_over(upload);
     event.code = upload->code;
     if (upload->code == REPLICA_E_CORRUPT || upload->code == REPLICA_E_IO)
-        node_log(NODE_LOG_ERROR, "read_failed", "length=%llu error=%s text=\"a content in %s/contents cannot be read\"",
-                 (unsigned long long)upload->order.content.length, replica_error_symbol(upload->code), node->config->data);
+        node_log(NODE_LOG_ERROR, "read_failed",
+                 "length=%llu error=%s text=\"a content in %s/contents cannot be read\"",
+                 (unsigned long long)upload->order.content.length, replica_error_symbol(upload->code),
+                 node->config->data);
     node->uploading--;
     node_step(node, &event);
     free(upload->frame);
@@ -219,10 +227,12 @@ static void run_settle(struct node_job *job)
     struct settle *settle = (struct settle *)job;
     int rv = read_inline(settle);
     if (rv == 1)
-        settle->blob = (struct replica_blob){.kind = REPLICA_BLOB_INLINE, .data = settle->bytes, .size = (size_t)settle->size};
+        settle->blob = (struct replica_blob){
+            .kind = REPLICA_BLOB_INLINE, .data = settle->bytes, .size = (size_t)settle->size};
     else if (rv == 0) {
         settle->blob.kind = REPLICA_BLOB_CONTENT;
-        rv = replica_contents_files_draft_adopt(settle->node->store->contents, settle->order.draft, &settle->blob.content);
+        rv = replica_contents_files_draft_adopt(settle->node->store->contents, settle->order.draft,
+                                                &settle->blob.content);
         settle->size = settle->blob.content.length;
     }
     settle->code = rv < 0 ? rv : 0;
@@ -252,7 +262,8 @@ static void settled(struct node_job *job)
     if (settle->code == 0)
         node->contents_dirty = true;
     node_step(node, &event);
-    /* A step that wrote nothing did not take it: the commit or the view has gone meanwhile, and a draft may still be named. */
+    /* A step that wrote nothing did not take it: the commit or the view has gone meanwhile, and a draft may
+     * still be named. */
     if (settle->code == 0 && node->fatal == 0 && !node->failed && !node->ending && node->update.log.count > 0)
         forget_later(node, settle->order.draft);
     free(settle);

@@ -90,11 +90,11 @@ struct node {
     struct gossip_update update;
     bool stepping;
     uint64_t batch, requested, synced; /* last number given, sent to the syncer, durable */
-    uint64_t quiet_batch;              /* of the last step that was not told of a sync: a room may wait for it */
+    uint64_t quiet_batch; /* of the last step that was not told of a sync: a room may wait for it */
     bool quiet_armed;
-    bool contents_dirty;               /* something was filled since the last request to the syncer */
-    bool failed;                       /* a write or sync failed: nothing is acknowledged any more */
-    int fatal;                         /* the peer cannot go on */
+    bool contents_dirty; /* something was filled since the last request to the syncer */
+    bool failed;         /* a write or sync failed: nothing is acknowledged any more */
+    int fatal;           /* the peer cannot go on */
     bool again_posted;
     struct node_post again;
     struct node_timer *wake, *quiet;
@@ -144,7 +144,8 @@ struct node {
 /* node_step.c */
 int node_step_init(struct node *node);
 void node_step_close(struct node *node);
-/* One step of the peer and all that follows from it. event's time and batches are filled in here. Never from within a step. */
+/* One step of the peer and all that follows from it. event's time and batches are filled in here. Never from
+ * within a step. */
 void node_step(struct node *node, struct gossip_peer_event *event);
 void node_step_timer(struct node *node);
 void node_on_synced(void *context, uint64_t batch, int code);
@@ -156,19 +157,21 @@ void node_stop_fatally(struct node *node, int code);
 /* node_request.c */
 void node_request_init(struct node *node);
 void node_request_close(struct node *node);
-void node_deliver_answer(struct node *node, const struct gossip_answer *answer, const uint8_t *result, size_t n);
+void node_deliver_answer(struct node *node, const struct gossip_answer *answer, const uint8_t *result,
+                         size_t n);
 
 /* node_wire.c */
 void node_wire_init(struct node *node);
 void node_wire_close(struct node *node);
 void node_send(struct node *node, const struct gossip_send *send, const uint8_t *payload);
-void node_on_message(void *context, enum node_channel channel, const struct gossip_principal *from, const uint8_t *bytes,
-                     size_t n); /* any thread */
+void node_on_message(void *context, enum node_channel channel, const struct gossip_principal *from,
+                     const uint8_t *bytes, size_t n); /* any thread */
 /* The address of a store; NULL if it is not known. */
 const char *node_endpoint_of(const struct node *node, const struct replica_id *store);
 
 /* node_bytes.c */
-void node_arrive(struct node *node, const struct gossip_principal *from, const uint8_t *bytes, size_t n); /* any thread */
+void node_arrive(struct node *node, const struct gossip_principal *from, const uint8_t *bytes,
+                 size_t n); /* any thread */
 void node_upload(struct node *node, const struct gossip_upload *upload);
 void node_settle(struct node *node, const struct gossip_settle *settle);
 void node_forget_settled(struct node *node); /* those whose settling is durable */

@@ -1,5 +1,5 @@
-/* The --join names, resolved anew on a worker at each try: an orchestrator moves names to other addresses. All addresses of each are given
- * to the peer but our own, so that every node can be given the same list. */
+/* The --join names, resolved anew on a worker at each try: an orchestrator moves names to other addresses.
+ * All addresses of each are given to the peer but our own, so that every node can be given the same list. */
 #include "node_internal.h"
 
 #include "replica/error.h"
@@ -41,9 +41,11 @@ static bool same_address(const struct sockaddr *a, const struct sockaddr *b)
     if (a->sa_family != b->sa_family)
         return false;
     if (a->sa_family == AF_INET)
-        return ((const struct sockaddr_in *)a)->sin_addr.s_addr == ((const struct sockaddr_in *)b)->sin_addr.s_addr;
-    return a->sa_family == AF_INET6 && memcmp(&((const struct sockaddr_in6 *)a)->sin6_addr, &((const struct sockaddr_in6 *)b)->sin6_addr,
-                                              sizeof(struct in6_addr)) == 0;
+        return ((const struct sockaddr_in *)a)->sin_addr.s_addr ==
+               ((const struct sockaddr_in *)b)->sin_addr.s_addr;
+    return a->sa_family == AF_INET6 &&
+           memcmp(&((const struct sockaddr_in6 *)a)->sin6_addr, &((const struct sockaddr_in6 *)b)->sin6_addr,
+                  sizeof(struct in6_addr)) == 0;
 }
 
 static bool is_interface(const struct sockaddr *address)
@@ -80,12 +82,14 @@ static bool stands_for(const char *endpoint, const struct sockaddr *address, con
 static void add(struct resolve *resolve, const struct sockaddr *address, socklen_t size, const char *port)
 {
     char host[INET6_ADDRSTRLEN + 16], endpoint[GOSSIP_ENDPOINT_MAX + 1];
-    if (resolve->n == GOSSIP_JOIN_MAX || getnameinfo(address, size, host, sizeof host, NULL, 0, NI_NUMERICHOST) != 0)
+    if (resolve->n == GOSSIP_JOIN_MAX ||
+        getnameinfo(address, size, host, sizeof host, NULL, 0, NI_NUMERICHOST) != 0)
         return;
     if (stands_for(node_transport_endpoint(resolve->node->transport), address, port) ||
         stands_for(resolve->node->endpoint, address, port))
         return;
-    snprintf(endpoint, sizeof endpoint, address->sa_family == AF_INET6 ? "tcp://[%s]:%s" : "tcp://%s:%s", host, port);
+    snprintf(endpoint, sizeof endpoint, address->sa_family == AF_INET6 ? "tcp://[%s]:%s" : "tcp://%s:%s",
+             host, port);
     for (size_t i = 0; i < resolve->n; i++)
         if (strcmp(resolve->endpoints[i], endpoint) == 0)
             return;
@@ -127,7 +131,8 @@ static void resolved(struct node_job *job)
     struct resolve *resolve = (struct resolve *)job;
     struct node *node = resolve->node;
     const char *endpoints[GOSSIP_JOIN_MAX];
-    struct gossip_peer_event event = {.kind = GOSSIP_PEER_EVENT_RESOLVED, .endpoints = endpoints, .endpoints_n = resolve->n};
+    struct gossip_peer_event event = {
+        .kind = GOSSIP_PEER_EVENT_RESOLVED, .endpoints = endpoints, .endpoints_n = resolve->n};
     for (size_t i = 0; i < resolve->n; i++)
         endpoints[i] = resolve->endpoints[i];
     node->resolving = false;
@@ -135,7 +140,8 @@ static void resolved(struct node_job *job)
         if (resolve->unknown > 0)
             node_log(NODE_LOG_DEBUG, "join", "unresolved=%zu name=%s", resolve->unknown, resolve->example);
         node_step(node, &event);
-        node_timer_set(node->resolve, node_now_ms() + (is_alone(node) ? RESOLVE_ALONE_MS : RESOLVE_JOINED_MS));
+        node_timer_set(node->resolve,
+                       node_now_ms() + (is_alone(node) ? RESOLVE_ALONE_MS : RESOLVE_JOINED_MS));
     }
     free(resolve);
 }

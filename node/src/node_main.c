@@ -11,21 +11,26 @@
 
 enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_NO_SPACE = 5 };
 
-static void print_setting(void *context, const char *name, const char *variable, const char *argument, const char *help)
+static void print_setting(void *context, const char *name, const char *variable, const char *argument,
+                          const char *help)
 {
     char flag[64];
     (void)context;
-    snprintf(flag, sizeof flag, "--%s%s%s", name, argument != NULL ? " " : "", argument != NULL ? argument : "");
+    snprintf(flag, sizeof flag, "--%s%s%s", name, argument != NULL ? " " : "",
+             argument != NULL ? argument : "");
     printf("  %-28s %s\n  %-28s   %s\n", flag, help, "", variable);
 }
 
 static void print_help(void)
 {
     printf("usage: remora node [FLAG]…\n\n"
-           "Runs a node in the foreground until SIGTERM or SIGINT. Without any flag it is a cluster of its own on this machine.\n"
-           "Each flag can also be given by the variable named below it, or in a file; flags win over variables, those over the file.\n\n");
+           "Runs a node in the foreground until SIGTERM or SIGINT. Without any flag it is a cluster of its "
+           "own on this machine.\n"
+           "Each flag can also be given by the variable named below it, or in a file; flags win over "
+           "variables, those over the file.\n\n");
     node_config_each(print_setting, NULL);
-    printf("\nA SIZE is in bytes, or with K, M, G or T (powers of 1024). Exit codes: 0 stopped cleanly, 1 failed, or drafts were left\n"
+    printf("\nA SIZE is in bytes, or with K, M, G or T (powers of 1024). Exit codes: 0 stopped cleanly, 1 "
+           "failed, or drafts were left\n"
            "uncommitted (they are kept), 2 a flag or setting is wrong, 5 no space.\n");
 }
 
@@ -35,7 +40,8 @@ static int complain(const char *message)
     return EXIT_USAGE;
 }
 
-/* "--name value", "--name=value", "--name" of a switch. Only --config is read in the first pass, all else in the second. */
+/* "--name value", "--name=value", "--name" of a switch. Only --config is read in the first pass, all else in
+ * the second. */
 static int read_flags(struct node_config *config, int argc, char **argv, bool only_config, char **ret_message)
 {
     for (int i = 1; i < argc; i++) {
@@ -43,13 +49,16 @@ static int read_flags(struct node_config *config, int argc, char **argv, bool on
         char name[64];
         int rv = 0;
         if (strncmp(argv[i], "--", 2) != 0 || strlen(argv[i]) - 2 >= sizeof name)
-            return asprintf(ret_message, "\"%s\" is not a flag; `remora node --help` lists them", argv[i]), REPLICA_E_INVALID;
+            return asprintf(ret_message, "\"%s\" is not a flag; `remora node --help` lists them", argv[i]),
+                   REPLICA_E_INVALID;
         equals = strchr(argv[i], '=');
         value = equals != NULL ? equals + 1 : NULL;
-        snprintf(name, sizeof name, "%.*s", equals != NULL ? (int)(equals - argv[i] - 2) : (int)sizeof name - 1, argv[i] + 2);
+        snprintf(name, sizeof name, "%.*s",
+                 equals != NULL ? (int)(equals - argv[i] - 2) : (int)sizeof name - 1, argv[i] + 2);
         if (value == NULL && !node_config_is_switch(name)) {
             if (i + 1 == argc && (only_config || strcmp(name, "config") != 0))
-                return asprintf(ret_message, "--%s needs a value; `remora node --help` tells which", name), REPLICA_E_INVALID;
+                return asprintf(ret_message, "--%s needs a value; `remora node --help` tells which", name),
+                       REPLICA_E_INVALID;
             value = argv[++i];
         }
         if ((strcmp(name, "config") == 0) == only_config)

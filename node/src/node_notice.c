@@ -1,4 +1,5 @@
-/* What an operator reads about the cluster and its members, seen by looking: the cores do not log. And the hints about free capacity. */
+/* What an operator reads about the cluster and its members, seen by looking: the cores do not log. And the
+ * hints about free capacity. */
 #include "node_internal.h"
 
 #include "replica/error.h"
@@ -14,7 +15,6 @@ struct seen {
     struct replica_id store;
     uint64_t generation;
     bool alive;
-
 };
 
 struct node_notice {
@@ -30,7 +30,8 @@ static const char *short_id(const struct replica_id *id, char text[33])
 
 static struct seen *find(struct node_notice *notice, const struct replica_id *store, size_t guess)
 {
-    if (guess < notice->n && replica_id_equal(&notice->seen[guess].store, store)) /* members keep their order, mostly */
+    if (guess < notice->n &&
+        replica_id_equal(&notice->seen[guess].store, store)) /* members keep their order, mostly */
         return &notice->seen[guess];
     for (size_t i = 0; i < notice->n; i++)
         if (replica_id_equal(&notice->seen[i].store, store))
@@ -63,11 +64,13 @@ static void look_at(struct node *node, const struct gossip_member_record *record
     if (seen == NULL)
         return;
     if (alive && !was)
-        node_log(NODE_LOG_INFO, "member_alive", "name=%s store=%s endpoint=%s zone=%s version=%s", record->name,
-                 short_id(&record->store, store), record->endpoint, record->zone[0] == '\0' ? "-" : record->zone, record->version);
+        node_log(NODE_LOG_INFO, "member_alive", "name=%s store=%s endpoint=%s zone=%s version=%s",
+                 record->name, short_id(&record->store, store), record->endpoint,
+                 record->zone[0] == '\0' ? "-" : record->zone, record->version);
     else if (!alive && seen->alive)
         node_log(NODE_LOG_WARNING, "member_dead", "name=%s store=%s endpoint=%s state=%s", record->name,
-                 short_id(&record->store, store), record->endpoint, record->state == GOSSIP_MEMBER_LEFT ? "left" : "dead");
+                 short_id(&record->store, store), record->endpoint,
+                 record->state == GOSSIP_MEMBER_LEFT ? "left" : "dead");
     seen->alive = alive;
     seen->generation = record->generation;
 }
@@ -86,13 +89,16 @@ uint64_t node_capacity_limit(const struct node_config *config, bool votes)
 {
     if (!votes)
         return config->cache_size;
-    return config->capacity == 0 || config->cache_size == 0 ? config->capacity : config->capacity + config->cache_size;
+    return config->capacity == 0 || config->cache_size == 0 ? config->capacity
+                                                            : config->capacity + config->cache_size;
 }
 
 uint64_t node_capacity_free(struct node *node)
 {
-    bool votes = node->peer == NULL || gossip_member_self(gossip_peer_member(node->peer))->roles & GOSSIP_MEMBER_VOTE;
-    uint64_t limit = node_capacity_limit(node->config, votes), floor = node_config_free_space(node->config), space = 0;
+    bool votes =
+        node->peer == NULL || gossip_member_self(gossip_peer_member(node->peer))->roles & GOSSIP_MEMBER_VOTE;
+    uint64_t limit = node_capacity_limit(node->config, votes), floor = node_config_free_space(node->config),
+             space = 0;
     struct replica_contents_totals totals;
     struct statvfs disk;
     if (statvfs(node->config->data, &disk) == 0)
@@ -136,8 +142,8 @@ void node_notice_cluster(struct node *node)
         node->cluster_known = true;
         node_transport_set_cluster(node->transport, &cluster);
         gossip_control_status(control, &status);
-        node_log(NODE_LOG_INFO, status.voting ? "cluster_begun" : "cluster_joined", "cluster=%s members=%zu", short_id(&cluster, id),
-                 status.members_n);
+        node_log(NODE_LOG_INFO, status.voting ? "cluster_begun" : "cluster_joined", "cluster=%s members=%zu",
+                 short_id(&cluster, id), status.members_n);
         return;
     }
     text = gossip_control_waiting(control);

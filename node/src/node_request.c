@@ -107,11 +107,13 @@ static void refuse_later(struct node *node, node_answer_fn answer, void *context
     struct refusal *refusal = malloc(sizeof *refusal);
     if (refusal == NULL)
         abort(); /* not even 40 bytes: nothing can go on */
-    *refusal = (struct refusal){.post = {.call = refuse, .context = refusal}, .answer = answer, .context = context};
+    *refusal =
+        (struct refusal){.post = {.call = refuse, .context = refusal}, .answer = answer, .context = context};
     node_loop_post(node->loop, &refusal->post);
 }
 
-uint64_t node_request(struct node *node, const struct gossip_peer_request *request, node_answer_fn answer, void *context)
+uint64_t node_request(struct node *node, const struct gossip_peer_request *request, node_answer_fn answer,
+                      void *context)
 {
     struct node_open_request *open = malloc(sizeof *open);
     struct node_queued_request *queued = malloc(sizeof *queued);
@@ -169,7 +171,8 @@ void node_request_cancel(struct node *node, uint64_t token)
     enqueue(node, queued);
 }
 
-void node_deliver_answer(struct node *node, const struct gossip_answer *answer, const uint8_t *result, size_t n)
+void node_deliver_answer(struct node *node, const struct gossip_answer *answer, const uint8_t *result,
+                         size_t n)
 {
     struct node_open_request **at = find(node, answer->token);
     node_answer_fn call;

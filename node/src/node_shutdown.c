@@ -1,4 +1,5 @@
-/* Signals, and the end: no new work, a last commit of every AUTO view within the shutdown timeout, then stop. */
+/* Signals, and the end: no new work, a last commit of every AUTO view within the shutdown timeout, then stop.
+ */
 #include "node_internal.h"
 
 #include "replica/error.h"
@@ -15,7 +16,8 @@
 
 static bool is_unfinished(const struct replica_view_info *info)
 {
-    return info->options.flags & REPLICA_VIEW_AUTO && (info->dirty > 0 || info->commit != REPLICA_COMMIT_NONE);
+    return info->options.flags & REPLICA_VIEW_AUTO &&
+           (info->dirty > 0 || info->commit != REPLICA_COMMIT_NONE);
 }
 
 static size_t count_unfinished(struct node *node)
@@ -32,7 +34,9 @@ static void finish(struct node *node)
     node->unfinished = count_unfinished(node);
     if (node->unfinished > 0)
         node_log(NODE_LOG_WARNING, "shutdown_unfinished",
-                 "views=%zu text=\"what they hold is kept in the store and can be committed after the next start\"", node->unfinished);
+                 "views=%zu text=\"what they hold is kept in the store and can be committed after the next "
+                 "start\"",
+                 node->unfinished);
     node_loop_stop(node->loop);
 }
 
@@ -55,11 +59,13 @@ static void on_committed(void *context, int code, const uint8_t *result, size_t 
     if (!final)
         return;
     if (code != 0)
-        node_log(NODE_LOG_WARNING, "shutdown_commit", "error=%s text=\"%s\"", replica_error_symbol(code), replica_error_text(code));
+        node_log(NODE_LOG_WARNING, "shutdown_commit", "error=%s text=\"%s\"", replica_error_symbol(code),
+                 replica_error_text(code));
     node->last_commits--;
 }
 
-/* Callers' own commits go on too; their answers are looked for here, because answers go straight to their callers. */
+/* Callers' own commits go on too; their answers are looked for here, because answers go straight to their
+ * callers. */
 static void on_tick(void *context)
 {
     struct node *node = context;

@@ -1,7 +1,8 @@
 /* Steps of the peer, and what follows from each: gossip/step.h's opening comment, in code.
  *
- * Every step's update is one batch. A batch that wrote something, or on which something durable depends, goes to the syncer at once. One that
- * did neither is durable as soon as all before it are; a room may still wait to hear so, hence the quiet timer. */
+ * Every step's update is one batch. A batch that wrote something, or on which something durable depends, goes
+ * to the syncer at once. One that did neither is durable as soon as all before it are; a room may still wait
+ * to hear so, hence the quiet timer. */
 #include "node_internal.h"
 
 #include "replica/error.h"
@@ -10,8 +11,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define WAITING_BYTES_MAX ((size_t)64 << 20) /* of sends that wait for a sync: a stalled disk must not eat the memory. Peers ask again */
-#define QUIET_MS          5                  /* until batches that wrote nothing are told durable: many share one step */
+#define WAITING_BYTES_MAX                                                                                    \
+    ((size_t)64                                                                                              \
+     << 20) /* of sends that wait for a sync: a stalled disk must not eat the memory. Peers ask again */
+#define QUIET_MS 5 /* until batches that wrote nothing are told durable: many share one step */
 
 static void on_again(void *context)
 {
@@ -78,19 +81,22 @@ static struct node_waiting *new_waiting(struct node *node, size_t offset, size_t
 
 static void keep_send(struct node *node, const struct gossip_send *send)
 {
-    struct node_waiting *waiting =
-        node->waiting_bytes + send->size > WAITING_BYTES_MAX ? NULL : new_waiting(node, send->offset, send->size);
+    struct node_waiting *waiting = node->waiting_bytes + send->size > WAITING_BYTES_MAX
+                                       ? NULL
+                                       : new_waiting(node, send->offset, send->size);
     if (waiting != NULL)
         waiting->send = *send;
     else if (node->waiting_dropped++ == 0)
-        node_log(NODE_LOG_WARNING, "sends_dropped", "reason=\"more than %zu bytes wait for the disk\"", WAITING_BYTES_MAX);
+        node_log(NODE_LOG_WARNING, "sends_dropped", "reason=\"more than %zu bytes wait for the disk\"",
+                 WAITING_BYTES_MAX);
 }
 
 static void keep_answer(struct node *node, const struct gossip_answer *answer)
 {
     struct node_waiting *waiting = new_waiting(node, answer->offset, answer->size);
     if (waiting == NULL) {
-        struct gossip_answer failed = {.token = answer->token, .code = REPLICA_E_NOMEM, .final = answer->final};
+        struct gossip_answer failed = {
+            .token = answer->token, .code = REPLICA_E_NOMEM, .final = answer->final};
         node_deliver_answer(node, &failed, NULL, 0);
         return;
     }
@@ -130,7 +136,8 @@ static void request_sync(struct node *node)
 /* Not moved while it is armed: under load it must come all the same. */
 static void arm_quiet(struct node *node)
 {
-    if (node->failed || node->quiet_armed || node->quiet_batch <= node->synced || node->requested > node->synced)
+    if (node->failed || node->quiet_armed || node->quiet_batch <= node->synced ||
+        node->requested > node->synced)
         return;
     node->quiet_armed = true;
     node_timer_set(node->quiet, node_now_ms() + QUIET_MS);
@@ -186,8 +193,9 @@ void node_fail(struct node *node, const char *what, int code)
         return;
     node->failed = true;
     node_log(NODE_LOG_ERROR, "store_failed",
-             "what=%s error=%s data=\"%s\" text=\"nothing is acknowledged any more; mend the disk and restart the node\"", what,
-             replica_error_symbol(code), node->config->data);
+             "what=%s error=%s data=\"%s\" text=\"nothing is acknowledged any more; mend the disk and "
+             "restart the node\"",
+             what, replica_error_symbol(code), node->config->data);
     release(node);
     if (!node->stepping)
         node_step(node, &event);
@@ -279,7 +287,8 @@ static void carry_out(struct node *node, enum gossip_peer_event_kind kind)
 void node_stop_fatally(struct node *node, int code)
 {
     node->fatal = code;
-    node_log(NODE_LOG_ERROR, "stopped", "error=%s text=\"%s\"", replica_error_symbol(code), replica_error_text(code));
+    node_log(NODE_LOG_ERROR, "stopped", "error=%s text=\"%s\"", replica_error_symbol(code),
+             replica_error_text(code));
     node_loop_stop(node->loop);
 }
 

@@ -6,8 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define INBOX_BYTES_MAX   ((size_t)64 << 20) /* of messages that wait for a step; more is dropped, and peers ask again */
-#define MESSAGES_PER_TURN 64                 /* steps before requests and timers get their turn */
+#define INBOX_BYTES_MAX                                                                                      \
+    ((size_t)64 << 20)       /* of messages that wait for a step; more is dropped, and peers ask again */
+#define MESSAGES_PER_TURN 64 /* steps before requests and timers get their turn */
 #define FRAME_HEADER_SIZE 2
 
 static void run_inbox(void *context);
@@ -30,8 +31,8 @@ void node_wire_close(struct node *node)
 }
 
 /* In. Any thread. */
-static void push(struct node *node, const struct gossip_principal *from, enum gossip_room room, uint8_t type, const uint8_t *payload,
-                 size_t n)
+static void push(struct node *node, const struct gossip_principal *from, enum gossip_room room, uint8_t type,
+                 const uint8_t *payload, size_t n)
 {
     struct node_inbox *inbox = &node->inbox;
     struct node_message *message = malloc(sizeof *message + n);
@@ -60,16 +61,20 @@ static void push(struct node *node, const struct gossip_principal *from, enum go
     if (post)
         node_loop_post(node->loop, &inbox->post);
     if (first_drop)
-        node_log(NODE_LOG_WARNING, "messages_dropped", "reason=\"more than %zu bytes wait for the core\"", INBOX_BYTES_MAX);
+        node_log(NODE_LOG_WARNING, "messages_dropped", "reason=\"more than %zu bytes wait for the core\"",
+                 INBOX_BYTES_MAX);
 }
 
-void node_on_message(void *context, enum node_channel channel, const struct gossip_principal *from, const uint8_t *bytes, size_t n)
+void node_on_message(void *context, enum node_channel channel, const struct gossip_principal *from,
+                     const uint8_t *bytes, size_t n)
 {
     struct node *node = context;
     if (channel == NODE_CHANNEL_DATA)
         node_arrive(node, from, bytes, n);
-    else if (n >= FRAME_HEADER_SIZE && n <= FRAME_HEADER_SIZE + GOSSIP_MESSAGE_SIZE_MAX && bytes[0] < GOSSIP_ROOM_N)
-        push(node, from, (enum gossip_room)bytes[0], bytes[1], bytes + FRAME_HEADER_SIZE, n - FRAME_HEADER_SIZE);
+    else if (n >= FRAME_HEADER_SIZE && n <= FRAME_HEADER_SIZE + GOSSIP_MESSAGE_SIZE_MAX &&
+             bytes[0] < GOSSIP_ROOM_N)
+        push(node, from, (enum gossip_room)bytes[0], bytes[1], bytes + FRAME_HEADER_SIZE,
+             n - FRAME_HEADER_SIZE);
     else
         node_log(NODE_LOG_DEBUG, "malformed", "size=%zu text=\"a frame of no room\"", n);
 }
@@ -95,7 +100,10 @@ static void step_message(struct node *node, const struct node_message *message)
     struct gossip_peer_event event = {
         .kind = GOSSIP_PEER_EVENT_MESSAGE,
         .room = message->room,
-        .message = {.from = &message->from, .type = message->type, .payload = message->payload, .size = message->size},
+        .message = {.from = &message->from,
+                    .type = message->type,
+                    .payload = message->payload,
+                    .size = message->size},
     };
     node_step(node, &event);
 }
@@ -133,7 +141,8 @@ void node_send(struct node *node, const struct gossip_send *send, const uint8_t 
         return;
     }
     if (endpoint == NULL) {
-        node_log(NODE_LOG_DEBUG, "send", "room=%d type=%d text=\"the store's address is not known\"", (int)send->room, send->type);
+        node_log(NODE_LOG_DEBUG, "send", "room=%d type=%d text=\"the store's address is not known\"",
+                 (int)send->room, send->type);
         return;
     }
     frame = malloc(FRAME_HEADER_SIZE + send->size);
@@ -143,7 +152,8 @@ void node_send(struct node *node, const struct gossip_send *send, const uint8_t 
     frame[1] = send->type;
     if (send->size > 0)
         memcpy(frame + FRAME_HEADER_SIZE, payload, send->size);
-    rv = node_transport_send(node->transport, NODE_CHANNEL_CONTROL, &send->to, endpoint, frame, FRAME_HEADER_SIZE + send->size);
+    rv = node_transport_send(node->transport, NODE_CHANNEL_CONTROL, &send->to, endpoint, frame,
+                             FRAME_HEADER_SIZE + send->size);
     if (rv != 0)
         node_log(NODE_LOG_DEBUG, "send", "endpoint=%s error=%s", endpoint, replica_error_symbol(rv));
 }

@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -27,7 +28,7 @@ static struct {
     off_t size;
 } durable[FILES_MAX];
 static size_t durable_n;
-static int sync_failure; /* an errno for the next fdatasync of a log */
+static atomic_int sync_failure; /* an errno for the next fdatasync of a log */
 
 static off_t durable_size(ino_t inode)
 {

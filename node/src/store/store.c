@@ -27,7 +27,8 @@
 #define MAP_CACHE        ((size_t)32 << 20)
 #define DB_FILES_MAX     200 /* descriptors each may keep: 1024 are what a process is given at least */
 
-/* IDENTITY: version u8, store 16, public 32, secret 32, checksum 8. GENERATION: number u64 big-endian, checksum 8. */
+/* IDENTITY: version u8, store 16, public 32, secret 32, checksum 8. GENERATION: number u64 big-endian,
+ * checksum 8. */
 #define IDENTITY_SIZE   (1 + REPLICA_ID_SIZE + 2 * NODE_STORE_CURVE_SIZE + STORE_CHECKSUM_SIZE)
 #define GENERATION_SIZE (8 + STORE_CHECKSUM_SIZE)
 _Static_assert(IDENTITY_SIZE == 89, "IDENTITY is 89 bytes on disk");
@@ -60,7 +61,9 @@ static int sync_parent(const char *path)
         slash[slash == parent ? 1 : 0] = '\0';
     fd = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0)
-        return errno == EACCES ? 0 : store_errno(); /* a parent that we may only pass through was not made by us */
+        return errno == EACCES
+                   ? 0
+                   : store_errno(); /* a parent that we may only pass through was not made by us */
     rv = fsync(fd) == 0 ? 0 : store_errno();
     close(fd);
     return rv;
@@ -100,8 +103,8 @@ static int open_directory(struct node_store *store, char **ret_message)
         rv = store->directory < 0 ? store_errno() : 0;
     }
     if (rv != 0)
-        return say(ret_message, rv, "data: cannot use the directory %s: %s; give another one by --data", store->path,
-                   errno != 0 ? strerror(errno) : replica_error_text(rv));
+        return say(ret_message, rv, "data: cannot use the directory %s: %s; give another one by --data",
+                   store->path, errno != 0 ? strerror(errno) : replica_error_text(rv));
     return 0;
 }
 
@@ -141,13 +144,16 @@ static int check_directory(const struct node_store *store, char **ret_message)
     if (faccessat(store->directory, "FORMAT", F_OK, 0) == 0)
         return 0;
     if (errno != ENOENT)
-        return say(ret_message, store_errno(), "data: cannot read %s/FORMAT: %s", store->path, strerror(errno));
+        return say(ret_message, store_errno(), "data: cannot read %s/FORMAT: %s", store->path,
+                   strerror(errno));
     rv = find_stranger(store, name);
     if (rv != 0)
         return say(ret_message, rv, "data: cannot list %s: %s", store->path, strerror(errno));
     if (name[0] != '\0')
         return say(ret_message, REPLICA_E_EXISTS,
-                   "data: %s is not a store and is not empty (it has \"%s\"); give a new or empty directory by --data", store->path, name);
+                   "data: %s is not a store and is not empty (it has \"%s\"); give a new or empty directory "
+                   "by --data",
+                   store->path, name);
     return 0;
 }
 
@@ -161,16 +167,19 @@ static int take_lock(struct node_store *store, char **ret_message)
     if (flock(store->lock, LOCK_EX | LOCK_NB) != 0) {
         bool busy = errno == EWOULDBLOCK;
         if (!busy)
-            return say(ret_message, store_errno(), "data: cannot lock %s/LOCK: %s", store->path, strerror(errno));
+            return say(ret_message, store_errno(), "data: cannot lock %s/LOCK: %s", store->path,
+                       strerror(errno));
         n = pread(store->lock, text, sizeof text - 1, 0);
         text[n > 0 ? strspn(text, "0123456789") : 0] = '\0';
-        return say(ret_message, REPLICA_E_BUSY,
-                   "data: %s is in use by another node%s%s; stop that node, or give another directory by --data", store->path,
-                   text[0] != '\0' ? ", process " : "", text);
+        return say(
+            ret_message, REPLICA_E_BUSY,
+            "data: %s is in use by another node%s%s; stop that node, or give another directory by --data",
+            store->path, text[0] != '\0' ? ", process " : "", text);
     }
     snprintf(text, sizeof text, "%d\n", (int)getpid());
     if (ftruncate(store->lock, 0) != 0 || pwrite(store->lock, text, strlen(text), 0) < 0)
-        return say(ret_message, store_errno(), "data: cannot write %s/LOCK: %s", store->path, strerror(errno));
+        return say(ret_message, store_errno(), "data: cannot write %s/LOCK: %s", store->path,
+                   strerror(errno));
     return 0;
 }
 
@@ -182,7 +191,9 @@ static int write_format(struct node_store *store, char **ret_message)
     int rv;
     snprintf(text, sizeof text, FORMAT_WORDS "%d\n", NODE_STORE_VERSION);
     rv = store_record_write(store->directory, "FORMAT", text, strlen(text));
-    return rv == 0 ? 0 : say(ret_message, rv, "data: cannot write %s/FORMAT: %s", store->path, replica_error_text(rv));
+    return rv == 0 ? 0
+                   : say(ret_message, rv, "data: cannot write %s/FORMAT: %s", store->path,
+                         replica_error_text(rv));
 }
 
 static int check_format(struct node_store *store, char **ret_message)
@@ -199,13 +210,17 @@ static int check_format(struct node_store *store, char **ret_message)
         return say(ret_message, rv, "data: cannot read %s/FORMAT: %s", store->path, replica_error_text(rv));
     memcpy(text, data, n);
     text[n] = '\0';
-    version = strncmp(text, FORMAT_WORDS, strlen(FORMAT_WORDS)) == 0 ? strtoul(text + strlen(FORMAT_WORDS), &end, 10) : 0;
+    version = strncmp(text, FORMAT_WORDS, strlen(FORMAT_WORDS)) == 0
+                  ? strtoul(text + strlen(FORMAT_WORDS), &end, 10)
+                  : 0;
     if (version == 0 || *end != '\n')
-        return say(ret_message, REPLICA_E_CORRUPT, "data: %s/FORMAT is not what a node writes; " NODE_STORE_MESSAGE_HINT, store->path);
+        return say(ret_message, REPLICA_E_CORRUPT,
+                   "data: %s/FORMAT is not what a node writes; " NODE_STORE_MESSAGE_HINT, store->path);
     if (version > NODE_STORE_VERSION)
         return say(ret_message, REPLICA_E_VERSION,
                    "data: %s was written by a newer version (format %lu; this is version " REMORA_VERSION
-                   ", which knows formats up to %d); run that version or a later one, or give another directory by --data",
+                   ", which knows formats up to %d); run that version or a later one, or give another "
+                   "directory by --data",
                    store->path, version, NODE_STORE_VERSION);
     return 0;
 }
@@ -213,14 +228,16 @@ static int check_format(struct node_store *store, char **ret_message)
 static int damaged(const struct node_store *store, const char *name, int code, char **ret_message)
 {
     if (code == REPLICA_E_NOTFOUND)
-        return say(ret_message, REPLICA_E_CORRUPT, "data: %s/%s is missing; " NODE_STORE_MESSAGE_HINT, store->path, name);
+        return say(ret_message, REPLICA_E_CORRUPT, "data: %s/%s is missing; " NODE_STORE_MESSAGE_HINT,
+                   store->path, name);
     if (code == REPLICA_E_CORRUPT)
         return say(ret_message, code, "data: %s/%s is damaged; " NODE_STORE_MESSAGE_HINT, store->path, name);
     return say(ret_message, code, "data: %s/%s: %s", store->path, name, replica_error_text(code));
 }
 
 /* A record of exactly n bytes whose last eight are its checksum. */
-static int read_checked(const struct node_store *store, const char *name, size_t n, uint8_t ret_data[STORE_RECORD_MAX])
+static int read_checked(const struct node_store *store, const char *name, size_t n,
+                        uint8_t ret_data[STORE_RECORD_MAX])
 {
     uint8_t checksum[STORE_CHECKSUM_SIZE];
     size_t got;
@@ -230,7 +247,8 @@ static int read_checked(const struct node_store *store, const char *name, size_t
     if (got != n)
         return REPLICA_E_CORRUPT;
     store_checksum(ret_data, n - STORE_CHECKSUM_SIZE, checksum);
-    return memcmp(checksum, ret_data + n - STORE_CHECKSUM_SIZE, STORE_CHECKSUM_SIZE) == 0 ? 0 : REPLICA_E_CORRUPT;
+    return memcmp(checksum, ret_data + n - STORE_CHECKSUM_SIZE, STORE_CHECKSUM_SIZE) == 0 ? 0
+                                                                                          : REPLICA_E_CORRUPT;
 }
 
 static int write_generation(struct node_store *store, uint64_t generation)
@@ -265,7 +283,9 @@ static int load_identity(struct node_store *store, char **ret_message)
     int rv = read_checked(store, "IDENTITY", IDENTITY_SIZE, data);
     if (rv == REPLICA_E_NOTFOUND && faccessat(store->directory, "log", F_OK, 0) != 0) {
         rv = make_identity(store); /* a first start, or one that was cut off before there was state */
-        return rv == 0 ? 0 : say(ret_message, rv, "data: cannot write in %s: %s", store->path, replica_error_text(rv));
+        return rv == 0 ? 0
+                       : say(ret_message, rv, "data: cannot write in %s: %s", store->path,
+                             replica_error_text(rv));
     }
     if (rv != 0)
         return damaged(store, "IDENTITY", rv, ret_message);
@@ -284,32 +304,37 @@ static int raise_generation(struct node_store *store, char **ret_message)
         return damaged(store, "GENERATION", rv, ret_message);
     store->generation = replica_u64_decode(data) + 1;
     rv = write_generation(store, store->generation);
-    return rv == 0 ? 0 : say(ret_message, rv, "data: cannot write %s/GENERATION: %s", store->path, replica_error_text(rv));
+    return rv == 0 ? 0
+                   : say(ret_message, rv, "data: cannot write %s/GENERATION: %s", store->path,
+                         replica_error_text(rv));
 }
 
 /* Databases and contents */
 
-static int open_database(struct node_store *store, const char *name, size_t write_buffer, size_t cache, struct replica_kv **ret_kv,
-                         char **ret_message)
+static int open_database(struct node_store *store, const char *name, size_t write_buffer, size_t cache,
+                         struct replica_kv **ret_kv, char **ret_message)
 {
     char path[PATH_MAX];
     struct replica_kv_leveldb_options options = {
         .path = path, .write_buffer_size = write_buffer, .cache_size = cache, .open_files_max = DB_FILES_MAX};
     int rv;
     if ((size_t)snprintf(path, sizeof path, "%s/%s", store->path, name) >= sizeof path)
-        return say(ret_message, REPLICA_E_INVALID, "data: the path %s is too long; give a shorter one by --data", store->path);
+        return say(ret_message, REPLICA_E_INVALID,
+                   "data: the path %s is too long; give a shorter one by --data", store->path);
     rv = replica_kv_leveldb_open(&options, ret_kv, ret_message);
     return rv == 0 ? 0 : say(ret_message, rv, "data: %s: %s", path, replica_error_text(rv));
 }
 
-static int open_contents(struct node_store *store, const struct node_store_options *options, char **ret_message)
+static int open_contents(struct node_store *store, const struct node_store_options *options,
+                         char **ret_message)
 {
     char path[PATH_MAX];
     struct replica_contents_files_options files = {
         .path = path, .log = store->log, .capacity = options->capacity, .free_floor = options->free_floor};
     int rv;
     if ((size_t)snprintf(path, sizeof path, "%s/contents", store->path) >= sizeof path)
-        return say(ret_message, REPLICA_E_INVALID, "data: the path %s is too long; give a shorter one by --data", store->path);
+        return say(ret_message, REPLICA_E_INVALID,
+                   "data: the path %s is too long; give a shorter one by --data", store->path);
     rv = replica_contents_files_open(&files, &store->contents);
     return rv == 0 ? 0 : say(ret_message, rv, "data: %s: %s", path, replica_error_text(rv));
 }
@@ -340,7 +365,8 @@ static int open_all(struct node_store *store, const struct node_store_options *o
     return rv;
 }
 
-int node_store_open(const struct node_store_options *options, struct node_store **ret_store, char **ret_message)
+int node_store_open(const struct node_store_options *options, struct node_store **ret_store,
+                    char **ret_message)
 {
     struct node_store *store = calloc(1, sizeof *store);
     int rv;

@@ -1,12 +1,12 @@
 /* store: a node's durable state under one data directory, and the thread that makes it durable.
  *
  *   LOCK        held (flock) while a node uses the directory; the pid inside is for people
- *   FORMAT      "remora store 1": written first, so that a directory of something else is never mistaken for ours
- *   GENERATION  a counter, raised and synced at each start before anything is sent
- *   IDENTITY    store_uuid and the node's CURVE key pair, made once; mode 0600; written last
- *   log/ map/   LevelDBs: the synced log, and the map that is rebuilt from its tail
- *   contents/   files and packs (replica/contents_files.h)
- * docs/storage-format.md has the bytes. Threads: opening and closing on the loop thread, before and after all others. */
+ *   FORMAT      "remora store 1": written first, so that a directory of something else is never mistaken for
+ * ours GENERATION  a counter, raised and synced at each start before anything is sent IDENTITY    store_uuid
+ * and the node's CURVE key pair, made once; mode 0600; written last log/ map/   LevelDBs: the synced log, and
+ * the map that is rebuilt from its tail contents/   files and packs (replica/contents_files.h)
+ * docs/storage-format.md has the bytes. Threads: opening and closing on the loop thread, before and after all
+ * others. */
 #ifndef NODE_STORE_STORE_H
 #define NODE_STORE_STORE_H
 
@@ -35,24 +35,28 @@ struct node_store {
     int directory, lock; /* descriptors */
 };
 
-/* Opens, or makes in a directory that is absent or empty. When it returns, identity and generation are durable.
- * Errors: BUSY (another node uses it), VERSION (written by a newer version), EXISTS (the directory holds something else), CORRUPT, NOSPACE,
- * DENIED, IO, NOMEM; then nothing was changed but for what a first start had begun. ret_message: malloc'ed, returned to the caller; names the
- * directory and what to do. */
-int node_store_open(const struct node_store_options *options, struct node_store **ret_store, char **ret_message);
+/* Opens, or makes in a directory that is absent or empty. When it returns, identity and generation are
+ * durable. Errors: BUSY (another node uses it), VERSION (written by a newer version), EXISTS (the directory
+ * holds something else), CORRUPT, NOSPACE, DENIED, IO, NOMEM; then nothing was changed but for what a first
+ * start had begun. ret_message: malloc'ed, returned to the caller; names the directory and what to do. */
+int node_store_open(const struct node_store_options *options, struct node_store **ret_store,
+                    char **ret_message);
 void node_store_close(struct node_store **store);
 
-/* Group commit, on a thread of its own: contents first, then the log; one sync at a time. A sync covers whatever was written before it
- * began, and the next starts at once if more waits. */
+/* Group commit, on a thread of its own: contents first, then the log; one sync at a time. A sync covers
+ * whatever was written before it began, and the next starts at once if more waits. */
 struct node_syncer;
 
-/* synced(context, batch, code): on the loop; batches up to `batch` are durable, or code says why not: then nothing more ever will be.
- * Errors: NOMEM. */
-int node_syncer_new(struct node_loop *loop, struct node_store *store, void (*synced)(void *context, uint64_t batch, int code),
-                    void *context, struct node_syncer **ret_syncer);
-/* Everything that was written or filled so far, batches up to `batch` among it, is to be made durable. Loop thread. */
+/* synced(context, batch, code): on the loop; batches up to `batch` are durable, or code says why not: then
+ * nothing more ever will be. Errors: NOMEM. */
+int node_syncer_new(struct node_loop *loop, struct node_store *store,
+                    void (*synced)(void *context, uint64_t batch, int code), void *context,
+                    struct node_syncer **ret_syncer);
+/* Everything that was written or filled so far, batches up to `batch` among it, is to be made durable. Loop
+ * thread. */
 void node_syncer_request(struct node_syncer *syncer, uint64_t batch);
-/* Ends the thread after the sync in course; what waits is not synced. A last call of synced may still be posted to the loop. */
+/* Ends the thread after the sync in course; what waits is not synced. A last call of synced may still be
+ * posted to the loop. */
 void node_syncer_stop(struct node_syncer *syncer);
 /* Stopped, and nothing of it is posted any more. */
 void node_syncer_destroy(struct node_syncer **syncer);

@@ -12,7 +12,7 @@ struct node_syncer {
     void (*synced)(void *context, uint64_t batch, int code);
     void *context;
     pthread_t thread;
-    bool joined; /* the loop thread's */
+    bool joined;           /* the loop thread's */
     pthread_mutex_t mutex; /* everything below */
     pthread_cond_t changed;
     bool wanted, stop;
@@ -65,7 +65,8 @@ static void *run(void *context)
 {
     struct node_syncer *syncer = context;
     pthread_mutex_lock(&syncer->mutex);
-    while (!syncer->stop && syncer->code == 0) { /* after a failed fsync nobody knows what is on the disk: never try again */
+    while (!syncer->stop &&
+           syncer->code == 0) { /* after a failed fsync nobody knows what is on the disk: never try again */
         if (syncer->wanted)
             sync_what_waits(syncer);
         else
@@ -75,8 +76,9 @@ static void *run(void *context)
     return NULL;
 }
 
-int node_syncer_new(struct node_loop *loop, struct node_store *store, void (*synced)(void *context, uint64_t batch, int code),
-                    void *context, struct node_syncer **ret_syncer)
+int node_syncer_new(struct node_loop *loop, struct node_store *store,
+                    void (*synced)(void *context, uint64_t batch, int code), void *context,
+                    struct node_syncer **ret_syncer)
 {
     struct node_syncer *syncer = calloc(1, sizeof *syncer);
     sigset_t all, before;

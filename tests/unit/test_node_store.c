@@ -1,0 +1,262 @@
+/* A store's directory: whose it is, who it is, and what it refuses; and a node on one, from its ready line to
+ * its end. */
+#include "node_fixture.h"
+#include "replica/error.h"
+#include "store/store.h"
+
+#include <sys/file.h>
+
+struct place {
+    char directory[64], data[96];
+};
+
+static int setup(void **state)
+{
+    struct place *place = calloc(1, sizeof *place);
+    strcpy(place->directory, "/tmp/remora-test-XXXXXX");
+    if (mkdtemp(place->directory) == NULL)
+        return -1;
+    snprintf(place->data, sizeof place->data, "%s/new/data", place->directory);
+    *state = place;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct place *place = *state;
+    nftw(place->directory, fixture_remove, 32, FTW_DEPTH | FTW_PHYS);
+    free(place);
+    return 0;
+}
+
+static struct node_store *open_store(const struct place *place)
+{
+    struct node_store_options options = {.path = place->data};
+    struct node_store *store = NULL;
+    char *message = NULL;
+    int rv = node_store_open(&options, &store, &message);
+    if (rv != 0)
+        print_error("%s\n", message == NULL ? replica_error_text(rv) : message);
+    assert_int_equal(rv, 0);
+    return store;
+}
+
+/* Opening fails with that code, and the message has all of the words. */
+static void assert_refused(const struct place *place, int code, const char *word, const char *other)
+{
+    struct node_store_options options = {.path = place->data};
+    struct node_store *store = NULL;
+    char *message = NULL;
+    assert_int_equal(node_store_open(&options, &store, &message), code);
+    assert_null(store);
+    assert_non_null(message);
+    assert_non_null(strstr(message, place->data));
+    assert_non_null(strstr(message, word));
+    assert_non_null(strstr(message, other));
+    free(message);
+}
+
+static void write_file(const struct place *place, const char *name, const void *data, size_t n)
+{
+    char path[160];
+    int fd;
+    snprintf(path, sizeof path, "%s/%s", place->data, name);
+    fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    assert_true(fd >= 0);
+    assert_int_equal(write(fd, data, n), n);
+    close(fd);
+}
+
+static void test_made_for_its_owner_alone(void **state)
+{
+    struct place *place = *state;
+    struct node_store *store = open_store(place);
+    struct stat status;
+    char path[160];
+    assert_int_equal(stat(place->data, &status), 0);
+    assert_int_equal(status.st_mode & 0777, 0700);
+    snprintf(path, sizeof path, "%s/IDENTITY", place->data);
+    assert_int_equal(stat(path, &status), 0);
+    assert_int_equal(status.st_mode & 0777, 0600);
+    node_store_close(&store);
+}
+
+static void test_identity_survives_and_the_generation_rises(void **state)
+{
+    struct place *place = *state;
+    struct node_store *store = open_store(place);
+    struct node_store first = *store;
+    assert_false(replica_id_is_zero(&first.id));
+    assert_int_equal(first.generation, 1);
+    node_store_close(&store);
+    for (uint64_t generation = 2; generation < 5; generation++) {
+        store = open_store(place);
+        assert_true(replica_id_equal(&store->id, &first.id));
+        assert_memory_equal(store->curve_public, first.curve_public, NODE_STORE_CURVE_SIZE);
+        assert_int_equal(store->generation, generation);
+        node_store_close(&store);
+    }
+}
+
+static void test_one_node_at_a_time(void **state)
+{
+    struct place *place = *state;
+    struct node_store *store = open_store(place);
+    char pid[16];
+    snprintf(pid, sizeof pid, "process %d", (int)getpid());
+    assert_refused(place, REPLICA_E_BUSY, "in use by another node", pid);
+    node_store_close(&store);
+    store = open_store(place);
+    assert_int_equal(store->generation, 2); /* who was refused raised nothing */
+    node_store_close(&store);
+}
+
+static void test_a_newer_format_is_refused(void **state)
+{
+    struct place *place = *state;
+    struct node_store *store = open_store(place);
+    node_store_close(&store);
+    write_file(place, "FORMAT", "remora store 2\n", 15);
+    assert_refused(place, REPLICA_E_VERSION, "newer version", "format 2");
+    write_file(place, "FORMAT", "remora store 1\n", 15);
+    store = open_store(place);
+    assert_int_equal(store->generation, 2); /* nor did that */
+    node_store_close(&store);
+}
+
+static void test_a_directory_of_something_else_is_left_alone(void **state)
+{
+    struct place *place = *state;
+    char path[160];
+    snprintf(path, sizeof path, "%s/new", place->directory);
+    assert_int_equal(mkdir(path, 0755), 0);
+    assert_int_equal(mkdir(place->data, 0755), 0);
+    write_file(place, "thesis.tex", "x", 1);
+    assert_refused(place, REPLICA_E_EXISTS, "thesis.tex", "--data");
+    snprintf(path, sizeof path, "%s/LOCK", place->data);
+    assert_int_not_equal(access(path, F_OK), 0);
+    snprintf(path, sizeof path, "%s/FORMAT", place->data);
+    assert_int_not_equal(access(path, F_OK), 0);
+}
+
+static void test_damage_is_named(void **state)
+{
+    struct place *place = *state;
+    struct node_store *store = open_store(place);
+    char path[160];
+    node_store_close(&store);
+    write_file(place, "GENERATION", "0123456789abcdef", 16);
+    assert_refused(place, REPLICA_E_CORRUPT, "GENERATION", "damaged");
+    snprintf(path, sizeof path, "%s/IDENTITY", place->data);
+    assert_int_equal(unlink(path), 0);
+    assert_refused(place, REPLICA_E_CORRUPT, "IDENTITY",
+                   "missing"); /* never a second identity over a state */
+    write_file(place, "FORMAT", "something", 9);
+    assert_refused(place, REPLICA_E_CORRUPT, "FORMAT", "not what a node writes");
+}
+
+/* A first start that was cut off before its identity was written is simply done again. */
+static void test_a_first_start_cut_off(void **state)
+{
+    struct place *place = *state;
+    struct node_store *store = open_store(place);
+    char path[160];
+    node_store_close(&store);
+    for (const char *const *name = (const char *const[]){"IDENTITY", "GENERATION", NULL}; *name != NULL;
+         name++) {
+        snprintf(path, sizeof path, "%s/%s", place->data, *name);
+        assert_int_equal(unlink(path), 0);
+    }
+    for (const char *const *name = (const char *const[]){"log", "map", "contents", NULL}; *name != NULL;
+         name++) {
+        snprintf(path, sizeof path, "%s/%s", place->data, *name);
+        nftw(path, fixture_remove, 32, FTW_DEPTH | FTW_PHYS);
+    }
+    write_file(place, "IDENTITY.tmp", "half", 4);
+    store = open_store(place);
+    assert_int_equal(store->generation, 1);
+    node_store_close(&store);
+}
+
+/* Group commit: what is requested before a sync began is reported by its end, in order, and a failed one ends
+ * it. */
+struct watch {
+    struct node_loop *loop;
+    uint64_t synced, until;
+    int code;
+};
+
+static void on_synced(void *context, uint64_t batch, int code)
+{
+    struct watch *watch = context;
+    assert_true(batch >= watch->synced);
+    watch->synced = batch;
+    watch->code = code;
+    if (batch >= watch->until || code != 0)
+        node_loop_stop(watch->loop);
+}
+
+static void test_group_commit(void **state)
+{
+    struct place *place = *state;
+    struct node_store *store = open_store(place);
+    struct watch watch = {.until = 1000};
+    struct node_syncer *syncer;
+    assert_int_equal(node_loop_new(&watch.loop), 0);
+    assert_int_equal(node_syncer_new(watch.loop, store, on_synced, &watch, &syncer), 0);
+    for (uint64_t batch = 1; batch <= watch.until; batch++) {
+        struct replica_kv_batch write;
+        replica_kv_batch_init(&write);
+        replica_kv_batch_put(&write, &batch, sizeof batch, "x", 1);
+        assert_int_equal(replica_kv_write(store->log, &write), 0);
+        replica_kv_batch_close(&write);
+        node_syncer_request(syncer, batch);
+    }
+    assert_int_equal(node_loop_run(watch.loop), 0);
+    assert_int_equal(watch.code, 0);
+    assert_int_equal(watch.synced, watch.until);
+    node_syncer_destroy(&syncer);
+    node_loop_destroy(&watch.loop);
+    node_store_close(&store);
+}
+
+/* A node without any configuration but its places */
+
+static void test_a_node_serves_and_stops(void **state)
+{
+    struct fixture *fixture = *state;
+    struct node_store_options options = {.path = fixture->data};
+    struct node_store *store = NULL;
+    char line[512] = "", *message = NULL;
+    FILE *log = fopen(fixture->log, "r");
+    assert_non_null(log);
+    while (strstr(line, "remora node ready:") == NULL) /* it answered already, so the line is there */
+        assert_non_null(fgets(line, sizeof line, log));
+    fclose(log);
+    assert_non_null(strstr(line, fixture->socket));
+    assert_non_null(strstr(line, "endpoint tcp://127.0.0.1:"));
+    assert_int_equal(node_store_open(&options, &store, &message), REPLICA_E_BUSY);
+    free(message);
+    assert_int_equal(fixture_end(fixture, SIGTERM), 0);
+    assert_int_not_equal(access(fixture->socket, F_OK), 0);
+    assert_int_equal(node_store_open(&options, &store, &message), 0);
+    node_store_close(&store);
+    fixture_start(fixture);
+    assert_int_equal(fixture_end(fixture, SIGINT), 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_made_for_its_owner_alone, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_identity_survives_and_the_generation_rises, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_one_node_at_a_time, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_newer_format_is_refused, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_directory_of_something_else_is_left_alone, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_damage_is_named, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_first_start_cut_off, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_group_commit, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_node_serves_and_stops, fixture_setup, fixture_teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

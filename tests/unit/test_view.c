@@ -605,7 +605,7 @@ static void bases_follow_the_views_own_commits(void **state)
 {
     struct fixture *fixture = *state;
     struct replica_view *view = open_view(fixture, 1, "", 0);
-    char text[20];
+    char text[32];
     int lost = 0;
     for (int round = 0; round < 12; round++) {
         snprintf(text, sizeof text, "%d", round);

@@ -112,6 +112,8 @@ static void zap_run(zsock_t *pipe, void *context)
             running = false; /* $TERM is all that the pipe ever says */
     }
     zpoller_destroy(&poller);
+    if (*bound) /* closing lets go of the name only some time later, and the next handler needs it */
+        zsock_unbind(handler, ZAP_ENDPOINT);
     zsock_destroy(&handler);
 }
 

@@ -267,6 +267,22 @@ int world_remove(struct world *world, size_t node, const struct replica_id *view
     return world_call_wait(world, start_edit(world, call, view, path));
 }
 
+int world_edit(struct world *world, size_t node, const struct replica_id *view,
+               int (*edit_fn)(void *context, struct replica_view *view, struct replica_kv_batch *log),
+               void *context)
+{
+    struct world_call *call = add_call(world, CALL_EDIT, node);
+    struct gossip_peer_request request = {
+        .kind = GOSSIP_PEER_VIEW_EDIT, .view = *view, .edit = edit_fn, .context = context};
+    call->view = *view;
+    call->superseded = true; /* the oracle does not know what it writes */
+    call->path = strdup("");
+    if (call->path == NULL)
+        abort();
+    ask(world, call, &request);
+    return world_call_wait(world, call);
+}
+
 static struct world_call *start_on_view(struct world *world, size_t node, enum call_kind kind,
                                         enum gossip_peer_request_kind request_kind,
                                         const struct replica_id *view)

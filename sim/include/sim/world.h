@@ -94,6 +94,9 @@ int world_open_view(struct world *world, size_t node, const struct replica_id *v
 int world_put(struct world *world, size_t node, const struct replica_id *view, const char *path,
               const void *bytes, size_t n);
 int world_remove(struct world *world, size_t node, const struct replica_id *view, const char *path);
+/* Any change of a view, called in steps until it does not return AGAIN; context is borrowed until then. */
+int world_edit(struct world *world, size_t node, const struct replica_id *view,
+               int (*edit)(void *context, struct replica_view *view, struct replica_kv_batch *log), void *context);
 int world_commit(struct world *world, size_t node, const struct replica_id *view);
 int world_reload(struct world *world, size_t node, const struct replica_id *view);
 /* What the view shows at path; contents are fetched if need be. Errors: NOTFOUND, those of a fetch. */

@@ -293,6 +293,8 @@ void swarm_fetch_start(struct gossip_swarm *swarm, struct swarm_fetch *fetch, st
 /* A small content's current holder failed; or a large one has nobody left to ask: the next one, or a verdict
  * and a later search. */
 void swarm_fetch_advance(struct gossip_swarm *swarm, struct swarm_fetch *fetch, struct gossip_update *update);
+/* Asks all holders anew, and the directory for others. The fetch may be gone afterwards. */
+void swarm_fetch_search(struct gossip_swarm *swarm, struct swarm_fetch *fetch, struct gossip_update *update);
 void swarm_search_due(struct gossip_swarm *swarm, struct gossip_update *update);
 void swarm_dry_due(struct gossip_swarm *swarm, struct gossip_update *update);
 /* Nobody can be asked for anything now: a verdict for those who wait, and a search later. */

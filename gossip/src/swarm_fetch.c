@@ -246,7 +246,9 @@ static void start_wanted(struct gossip_swarm *swarm, struct swarm_fetch *fetch,
             swarm_fetch_answer_ranges(swarm, fetch, update);
         if (swarm_fetch_destroy_unwanted(swarm, fetch))
             return;
-        if (made || fetch->searching || holder != NULL)
+        if (fetch->searching) /* what was found out before is out of date */
+            swarm_fetch_search(swarm, fetch, update);
+        else if (made || holder != NULL)
             swarm_fetch_start(swarm, fetch, update);
         else
             swarm_fetch_ready(swarm, fetch);

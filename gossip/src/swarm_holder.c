@@ -38,7 +38,8 @@ bool swarm_holder_needs_connect(const struct swarm_holder *holder)
         holder->state == SWARM_LACKS || holder->state == SWARM_SILENT || holder->state == SWARM_BAD)
         return false;
     for (const struct swarm_holder *other = holder->fetch->holders; other != NULL; other = other->next)
-        connected += other->connected || other->connecting;
+        connected += other->connecting ||
+                     (other->connected && other->state != SWARM_LACKS && other->state != SWARM_SILENT);
     return connected < SWARM_DEGREE;
 }
 
@@ -332,7 +333,7 @@ void swarm_fetch_search_later(struct gossip_swarm *swarm, struct swarm_fetch *fe
         fetch->level++;
 }
 
-static void search(struct gossip_swarm *swarm, struct swarm_fetch *fetch, struct gossip_update *update)
+void swarm_fetch_search(struct gossip_swarm *swarm, struct swarm_fetch *fetch, struct gossip_update *update)
 {
     if (swarm_fetch_finish_if_filled(swarm, fetch, update))
         return;
@@ -359,7 +360,7 @@ void swarm_search_due(struct gossip_swarm *swarm, struct gossip_update *update)
                 update->again = true;
                 return;
             }
-            search(swarm, fetch, update);
+            swarm_fetch_search(swarm, fetch, update);
         }
 }
 

@@ -83,16 +83,6 @@ static int on_connect(struct gossip_swarm *swarm, const struct gossip_principal 
     return 0;
 }
 
-/* It may be asked for more now. */
-static void wake_up(struct gossip_swarm *swarm, struct swarm_fetch *fetch, struct swarm_holder *holder,
-                    struct gossip_update *update)
-{
-    if (fetch->searching)
-        swarm_fetch_start(swarm, fetch, update);
-    else
-        swarm_holder_ready(swarm, holder);
-}
-
 static void take_map(struct gossip_swarm *swarm, struct swarm_fetch *fetch, struct swarm_holder *holder,
                      enum swarm_holding state, const uint8_t *bitmap, size_t n, struct gossip_update *update)
 {
@@ -106,7 +96,7 @@ static void take_map(struct gossip_swarm *swarm, struct swarm_fetch *fetch, stru
     if (state == SWARM_LACKS)
         swarm_fetch_advance(swarm, fetch, update);
     else
-        wake_up(swarm, fetch, holder, update);
+        swarm_holder_ready(swarm, holder);
 }
 
 static int on_map(struct gossip_swarm *swarm, const struct gossip_principal *from,
@@ -161,7 +151,7 @@ static int take_news(struct gossip_swarm *swarm, struct swarm_holder *holder, bo
 }
 
 static int on_have(struct gossip_swarm *swarm, const struct gossip_principal *from,
-                   struct replica_pack_reader *reader, struct gossip_update *update)
+                   struct replica_pack_reader *reader)
 {
     struct replica_content_id content;
     struct swarm_fetch *fetch;
@@ -181,8 +171,8 @@ static int on_have(struct gossip_swarm *swarm, const struct gossip_principal *fr
     holder->peer->dead = false;
     if (take_news(swarm, holder, whole, reader, n) != 0)
         return REPLICA_E_MALFORMED;
-    fetch->large->steal /= 2; /* what was left to it does come */
-    wake_up(swarm, fetch, holder, update);
+    fetch->large->steal /= 2;          /* what was left to it does come */
+    swarm_holder_ready(swarm, holder); /* a search goes on beside it until something comes */
     return 0;
 }
 
@@ -270,7 +260,7 @@ int swarm_message(struct gossip_swarm *swarm, const struct gossip_message *messa
     case SWARM_MAP:
         return on_map(swarm, message->from, &reader, update);
     case SWARM_HAVE:
-        return on_have(swarm, message->from, &reader, update);
+        return on_have(swarm, message->from, &reader);
     case SWARM_ASK:
         return on_ask(swarm, message->from, &reader, update);
     case SWARM_REFUSE:

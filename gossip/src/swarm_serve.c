@@ -110,7 +110,7 @@ static bool is_allowed(const struct gossip_swarm *swarm, const struct gossip_pri
 /* The one who asks fetches it as well: it is asked back, and told what arrives here. */
 static void connect_back(struct gossip_swarm *swarm, struct swarm_fetch *fetch,
                          const struct replica_id *store, const struct replica_id *volume,
-                         const uint8_t *bitmap, size_t n, struct gossip_update *update)
+                         const uint8_t *bitmap, size_t n)
 {
     struct swarm_holder *holder;
     uint16_t number;
@@ -122,10 +122,7 @@ static void connect_back(struct gossip_swarm *swarm, struct swarm_fetch *fetch,
     holder->peer->dead = false;
     holder->connected = true;
     swarm_holder_learn(swarm, holder, SWARM_PARTIAL, bitmap, n);
-    if (fetch->searching)
-        swarm_fetch_start(swarm, fetch, update);
-    else
-        swarm_holder_ready(swarm, holder);
+    swarm_holder_ready(swarm, holder);
 }
 
 void swarm_serve_connect(struct gossip_swarm *swarm, const struct gossip_principal *from,
@@ -149,7 +146,7 @@ void swarm_serve_connect(struct gossip_swarm *swarm, const struct gossip_princip
     }
     swarm_send_map(swarm, &from->store, content, state, others, others_n, update);
     if (state == SWARM_PARTIAL && fetch != NULL)
-        connect_back(swarm, fetch, &from->store, volume, bitmap, bitmap_n, update);
+        connect_back(swarm, fetch, &from->store, volume, bitmap, bitmap_n);
 }
 
 /* Uploads */

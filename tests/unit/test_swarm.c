@@ -388,6 +388,87 @@ static void dropped_fetch_resumes(void **state)
     swarm_net_destroy(&net);
 }
 
+/* The same for a content of several pages: what is known of each is found again. */
+static void dropped_fetch_of_pages_resumes(void **state)
+{
+    const uint32_t chunks[] = {0, 1, 2, 3, 1023, 1024, 1025, 2048, 2049, 3000, 3001, 4500, 5000};
+    const size_t n = sizeof chunks / sizeof chunks[0];
+    struct swarm_net *net = swarm_net_new(2, 2, NULL);
+    struct replica_content_id id = swarm_net_put_sparse(net, 0, 5001 * MIB - 9, chunks, n);
+    uint64_t uploaded;
+    (void)state;
+    swarm_net_want(net, 1, &id, 0, 0);
+    swarm_net_run(net, 90);
+    swarm_net_restart(net, 1, NULL);
+    swarm_net_run(net, 2000);
+    assert_false(swarm_net_is_filled(net, 1, &id));
+    uploaded = net->nodes[0].uploaded;
+    assert_true(uploaded > 2 * MIB);
+    swarm_net_want(net, 1, &id, 0, 7);
+    assert_true(swarm_net_run_until_answer(net, 1, 7, MINUTE));
+    assert_true(swarm_net_is_filled(net, 1, &id));
+    assert_true(net->nodes[0].uploaded <= n * MIB + 6 * 32 * KIB); /* nothing twice */
+    swarm_net_destroy(&net);
+}
+
+/* More receivers than a fetch may have sources: all of them get it, at the cost of few copies from the seed.
+ */
+static void many_caches(void **state)
+{
+    enum { N = 40 };
+    struct swarm_net *net = swarm_net_new(N + 1, 1, NULL);
+    struct replica_content_id id = swarm_net_put(net, 0, 3, 24 * MIB);
+    (void)state;
+    for (size_t i = 1; i <= N; i++)
+        swarm_net_want(net, i, &id, NOBODY, 0);
+    for (size_t i = 1; i <= N; i++)
+        assert_true(swarm_net_run_until_filled(net, i, &id, MINUTE));
+    printf("  source sent %.2f of it to %d caches\n", (double)net->nodes[0].uploaded / (double)id.length, N);
+    assert_true(net->nodes[0].uploaded < 8 * id.length);
+    swarm_net_destroy(&net);
+}
+
+/* Stores that are of no use make room for others; one that asks is one of them. */
+static void useless_sources_make_room(void **state)
+{
+    enum { N = 24 };
+    struct swarm_net *net = swarm_net_new(N, 16, NULL);
+    struct swarm_net *other = swarm_net_new(1, 1, NULL);
+    struct replica_content_id id = swarm_net_put(other, 0, 3, 6 * MIB);
+    (void)state;
+    swarm_net_want(net, 20, &id, NOBODY, 0);
+    swarm_net_run(net, 3000); /* sixteen voters lack it */
+    for (size_t i = 21; i < N; i++)
+        swarm_net_want(net, i, &id, 20, 0); /* three more look for it, and know of the first */
+    swarm_net_put(net, 21, 3, 6 * MIB);     /* one of them gets it from elsewhere */
+    assert_true(swarm_net_run_until_filled(net, 20, &id, MINUTE));
+    for (size_t i = 20; i < N; i++)
+        assert_true(swarm_net_run_until_filled(net, i, &id, MINUTE));
+    swarm_net_destroy(&net);
+    swarm_net_destroy(&other);
+}
+
+/* A piece that came already is counted as waste, and does no harm. */
+static void duplicates_are_counted(void **state)
+{
+    struct swarm_net *net = swarm_net_new(2, 2, NULL);
+    struct replica_content_id id = swarm_net_put(net, 0, 3, 20 * MIB);
+    struct gossip_swarm_event event = {
+        .kind = GOSSIP_SWARM_EVENT_PIECE, .source = swarm_net_store(0), .content = id, .bytes = MIB};
+    (void)state;
+    swarm_net_want(net, 1, &id, 0, 0);
+    swarm_net_run(net, 100);
+    for (event.piece = (struct replica_piece){REPLICA_PIECE_CHUNK, 0}; event.piece.index < 20;
+         event.piece.index++)
+        if (replica_contents_has(net->nodes[1].contents, &id, event.piece))
+            break;
+    swarm_net_step(net, 1, &event);
+    assert_int_equal(swarm_net_status(net, 1).duplicate_bytes, MIB);
+    assert_true(swarm_net_run_until_filled(net, 1, &id, MINUTE));
+    assert_int_equal(swarm_net_status(net, 1).duplicate_bytes, MIB);
+    swarm_net_destroy(&net);
+}
+
 /* A reader's range comes first and in order, ahead of the rest of its own content and of all others. */
 static void range_comes_first(void **state)
 {
@@ -559,6 +640,10 @@ int main(void)
         cmocka_unit_test(want_goes_on),
         cmocka_unit_test(unwant_ends_the_fetch),
         cmocka_unit_test(dropped_fetch_resumes),
+        cmocka_unit_test(dropped_fetch_of_pages_resumes),
+        cmocka_unit_test(many_caches),
+        cmocka_unit_test(useless_sources_make_room),
+        cmocka_unit_test(duplicates_are_counted),
         cmocka_unit_test(range_comes_first),
         cmocka_unit_test(many_small_contents),
         cmocka_unit_test(fetches_are_shown),

@@ -41,14 +41,15 @@ static int choose_target(struct get *get, const char *local)
     bool slash = n > 1 && local[n - 1] == '/', into = local_is_directory(local);
     if (slash && !into && get->entry.kind != REMORA_DIRECTORY)
         return cli_fail(CLI_FAILED, "%s: No such directory", local);
+    while (n > 1 && local[n - 1] == '/')
+        n--;
     if (into && n + 1 + strlen(name) < sizeof get->target)
-        snprintf(get->target, sizeof get->target, "%.*s/%.*s", (int)n, local, REPLICA_NAME_MAX, name);
+        snprintf(get->target, sizeof get->target, "%.*s%s%.*s", (int)n, local, local[n - 1] == '/' ? "" : "/",
+                 REPLICA_NAME_MAX, name);
     else if (!into && n < sizeof get->target)
-        memcpy(get->target, local, n + 1);
+        snprintf(get->target, sizeof get->target, "%.*s", (int)n, local);
     else
         return cli_fail(CLI_FAILED, "%s: longer than a path may be", local);
-    for (n = strlen(get->target); n > 1 && get->target[n - 1] == '/'; n--)
-        get->target[n - 1] = '\0';
     if (cli_base_name(get->target, get->name, sizeof get->name) != 0 || get->name[0] == '\0')
         return cli_fail(CLI_REFUSED, "%s: a name for what is got is missing", local);
     return 0;
@@ -157,6 +158,8 @@ static int get_file(struct get *get)
     restore.verify = true;
     cli_progress_file(&get->cli->progress, get->name, get->entry.size);
     code = cli_restore(&restore, get->parent, temporary, get->remote.text, &get->entry, get->target);
+    if (code == 0 && restore.skipped)
+        return CLI_FAILED;
     if (code == 0) {
         code = rename_to_target(get, temporary);
         if (code != 0)

@@ -230,12 +230,18 @@ int cli_restore(struct cli_restore *restore, int dir, const char *name, const ch
                 const struct remora_entry *entry, const char *shown)
 {
     int made, code;
+    restore->skipped = false;
     if (entry->kind == REMORA_FILE)
         return restore_file(restore, dir, name, path, entry, shown);
     if (entry->kind == REMORA_SYMLINK)
         made = symlinkat(entry->target != NULL ? entry->target : "", dir, name);
     else
         made = mknodat(dir, name, file_type(entry->kind) | 0600, makedev(entry->major, entry->minor));
+    if (made != 0 && errno == EPERM && (entry->kind == REMORA_CHAR || entry->kind == REMORA_BLOCK)) {
+        restore->skipped = true;
+        cli_warn("%s: left out: only root may make a device", shown);
+        return 0;
+    }
     if (made != 0)
         return failed(shown);
     code = set_metadata(restore, dir, name, entry, shown);

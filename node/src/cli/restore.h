@@ -14,6 +14,7 @@ struct cli_restore {
     bool verify;   /* read back what was copied, against the content id */
     bool as_root;  /* owners are kept */
     bool warned;   /* of an attribute that this file system does not keep */
+    bool skipped;  /* the last entry is a device, and this user may not make one: said, and left out */
 };
 
 void cli_restore_init(struct cli_restore *restore, struct cli *cli);

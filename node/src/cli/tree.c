@@ -87,17 +87,29 @@ static int leave(struct cli_tree *tree, const char *path, const struct remora_en
     return code;
 }
 
-/* Makes the entry as name, or as another name of one that was made before. */
+/* Another name of an entry that was made before; a device that was left out is left out under every name. */
+static int make_link(struct cli_tree *tree, const char *first, const char *name, const char *path,
+                     const struct remora_entry *entry)
+{
+    bool device = entry->kind == REMORA_CHAR || entry->kind == REMORA_BLOCK;
+    if (linkat(tree->dirs[0], first, top(tree), name, 0) == 0)
+        return 0;
+    tree->restore.skipped = device && errno == ENOENT;
+    return tree->restore.skipped ? 0 : failed(tree, path);
+}
+
+/* Makes the entry as name. */
 static int make(struct cli_tree *tree, const char *name, const char *path, const struct remora_entry *entry)
 {
     const char *first = NULL;
+    tree->restore.skipped = false;
     if (entry->has_object) {
         int code = cli_ids_first(&tree->links, entry->object, below(tree, path), &first);
         if (code != 0)
             return code;
     }
     if (first != NULL)
-        return linkat(tree->dirs[0], first, top(tree), name, 0) == 0 ? 0 : failed(tree, path);
+        return make_link(tree, first, name, path, entry);
     if (tree->reuse != NULL && entry->kind == REMORA_FILE &&
         tree->reuse(tree->context, top(tree), name, path, entry))
         return 0;
@@ -110,6 +122,8 @@ static int make_over(struct cli_tree *tree, const char *path, const struct remor
     int code;
     cli_temporary_name(temporary);
     code = make(tree, temporary, path, entry);
+    if (code == 0 && tree->restore.skipped)
+        return 0;
     if (code == 0 && renameat(top(tree), temporary, top(tree), entry->path) != 0)
         code = failed(tree, path);
     /* Also after success: rename(2) of two names of one file leaves both. */

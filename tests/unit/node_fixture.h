@@ -29,9 +29,22 @@
 
 struct fixture {
     char directory[64], data[96], socket[96], log[96];
+    const char *settings[8][2]; /* of the configuration: name, value; NULL ends */
     pid_t pid;
     struct remora *remora;
 };
+
+static inline int fixture_configure(const struct fixture *fixture, struct node_config *config, char **message)
+{
+    int code = node_config_init(config);
+    if (code == 0)
+        code = node_config_set(config, "data", fixture->data, message);
+    if (code == 0)
+        code = node_config_set(config, "socket", fixture->socket, message);
+    for (size_t i = 0; code == 0 && i < 8 && fixture->settings[i][0] != NULL; i++)
+        code = node_config_set(config, fixture->settings[i][0], fixture->settings[i][1], message);
+    return code;
+}
 
 static inline void fixture_child(const struct fixture *fixture)
 {
@@ -42,9 +55,7 @@ static inline void fixture_child(const struct fixture *fixture)
     int log = open(fixture->log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     dup2(log, STDERR_FILENO);
     dup2(log, STDOUT_FILENO);
-    if (node_config_init(&config) != 0 || node_config_set(&config, "data", fixture->data, &message) != 0 ||
-        node_config_set(&config, "socket", fixture->socket, &message) != 0 ||
-        node_new(&config, &node, &message) != 0) {
+    if (fixture_configure(fixture, &config, &message) != 0 || node_new(&config, &node, &message) != 0) {
         fprintf(stderr, "%s\n", message == NULL ? "no node" : message);
         _exit(99);
     }
@@ -87,15 +98,20 @@ static inline int fixture_end(struct fixture *fixture, int number)
     return status;
 }
 
-static inline int fixture_setup(void **state)
+static inline struct fixture *fixture_new(void)
 {
     struct fixture *fixture = calloc(1, sizeof *fixture);
     strcpy(fixture->directory, "/tmp/remora-test-XXXXXX");
-    if (mkdtemp(fixture->directory) == NULL)
-        return -1;
+    assert_non_null(mkdtemp(fixture->directory));
     snprintf(fixture->data, sizeof fixture->data, "%s/data", fixture->directory);
     snprintf(fixture->socket, sizeof fixture->socket, "%s/socket", fixture->directory);
     snprintf(fixture->log, sizeof fixture->log, "%s/log", fixture->directory);
+    return fixture;
+}
+
+static inline int fixture_setup(void **state)
+{
+    struct fixture *fixture = fixture_new();
     *state = fixture;
     fixture_start(fixture);
     return 0;

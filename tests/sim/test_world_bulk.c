@@ -102,7 +102,7 @@ static void many_files_appear_at_once(void **state)
                 assert_int_equal(round_seen(world, reader, &three.views[reader]), round);
             }
         }
-        assert_true(world_converge(world, 120000));
+        test_converge(world, 120000);
         test_three_end(&three);
     }
 }
@@ -133,7 +133,7 @@ static void newcomers_catch_up(void **state)
         world_restart(world, 3);
         world_crash_at_write(world, 3, 2 + seed);
         world_run_for(world, 3000);
-        assert_true(world_converge(world, 120000));
+        test_converge(world, 120000);
         for (size_t i = 3; i < 5; i++) {
             assert_int_equal(world_reload(world, i, &three.views[i]), 0);
             test_expect_text(world, i, &three.views[i], "d4/f49", "d4/f49");

@@ -26,7 +26,7 @@ static void commits_are_seen_everywhere(void **state)
     assert_int_equal(bytes.size, sizeof large);
     assert_memory_equal(bytes.data, large, sizeof large);
     replica_buffer_close(&bytes);
-    assert_true(world_converge(three.world, 60000));
+    test_converge(three.world, 60000);
     test_three_end(&three);
 }
 

@@ -22,6 +22,12 @@ void test_sound(const struct world *world)
         fail_msg("%s", world_failure(world));
 }
 
+void test_converge(struct world *world, uint64_t ms)
+{
+    (void)world_converge(world, ms);
+    test_sound(world);
+}
+
 void test_three_begin(struct test_three *three, const struct world_options *options)
 {
     memset(three, 0, sizeof *three);

@@ -16,6 +16,8 @@
 struct world *test_world(const struct world_options *options);
 /* Fails the test with the oracle's words, if any. */
 void test_sound(const struct world *world);
+/* All comes to rest, and nothing was lost. */
+void test_converge(struct world *world, uint64_t ms);
 
 /* Three founders with a volume and a writable view on each. */
 struct test_three {

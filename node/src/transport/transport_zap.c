@@ -96,12 +96,12 @@ static void serve(zsock_t *handler)
 static void zap_run(zsock_t *pipe, void *context)
 {
     zsock_t *handler = zsock_new(ZMQ_REP);
-    bool *bound = context, running;
+    bool *ret_bound = context, bound, running; /* ret_bound: only until the signal */
     zpoller_t *poller;
     sigset_t all;
     sigfillset(&all);
     pthread_sigmask(SIG_BLOCK, &all, NULL);
-    *bound = running = handler != NULL && zsock_bind(handler, ZAP_ENDPOINT) == 0;
+    *ret_bound = bound = running = handler != NULL && zsock_bind(handler, ZAP_ENDPOINT) == 0;
     poller = running ? zpoller_new(pipe, handler, NULL) : NULL;
     zsock_signal(pipe, 0);
     while (running) {
@@ -112,7 +112,7 @@ static void zap_run(zsock_t *pipe, void *context)
             running = false; /* $TERM is all that the pipe ever says */
     }
     zpoller_destroy(&poller);
-    if (*bound) /* closing lets go of the name only some time later, and the next handler needs it */
+    if (bound) /* closing lets go of the name only some time later, and the next handler needs it */
         zsock_unbind(handler, ZAP_ENDPOINT);
     zsock_destroy(&handler);
 }

@@ -69,7 +69,8 @@ static int part_add(struct part *part, enum position_kind kind, const uint8_t *s
     if (suffix_n + 1 > sizeof part->next)
         return REPLICA_E_CORRUPT;
     part->next[0] = (uint8_t)kind;
-    memcpy(part->next + 1, suffix, suffix_n);
+    if (suffix_n > 0)
+        memcpy(part->next + 1, suffix, suffix_n);
     part->next_n = suffix_n + 1;
     if (value == NULL)
         return 0;

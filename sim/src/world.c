@@ -216,7 +216,7 @@ void world_crash(struct world *world, size_t node, bool lose_nothing)
 
 void world_crash_at_write(struct world *world, size_t node, uint64_t k)
 {
-    world->nodes[node].crash_at_write = world->nodes[node].writes + k;
+    world->nodes[node].crash_at_write = k == 0 ? 0 : world->nodes[node].writes + k;
 }
 
 uint64_t world_writes(const struct world *world, size_t node)

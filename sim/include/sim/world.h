@@ -48,7 +48,7 @@ bool world_run_until(struct world *world, bool (*done)(void *context), void *con
 void world_boot(struct world *world, size_t node);
 /* Power is lost: what was not synced is gone from a drawn point on. lose_nothing: only the process dies. */
 void world_crash(struct world *world, size_t node, bool lose_nothing);
-/* As crash, right after the k-th write to its log from now on (1: the next). */
+/* As crash, right after the k-th write to its log from now on (1: the next; 0: not at all). */
 void world_crash_at_write(struct world *world, size_t node, uint64_t k);
 uint64_t world_writes(const struct world *world, size_t node); /* to its log so far, over all lives */
 void world_restart(struct world *world, size_t node);          /* a new life, one generation later */

@@ -1,6 +1,9 @@
-/* What happens without a call: private views end with their connection, AUTO views are published every few seconds. And what the api
- * remembers about views: who owns them, which are held, which drafts may be written in place. */
+/* What happens without a call: private views end with their connection, AUTO views are published every few
+ * seconds. And what the api remembers about views: who owns them, which are held, which drafts may be written
+ * in place. */
 #include "api/server.h"
+
+#include "replica/contents_files.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -37,7 +40,8 @@ static void remove_id(struct replica_id *ids, size_t *n, const struct replica_id
         }
 }
 
-/* Without memory the view is swept away early, and the caller is told that it does not exist: better than one that nobody closes. */
+/* Without memory the view is swept away early, and the caller is told that it does not exist: better than one
+ * that nobody closes. */
 void api_own_view(struct api_call *call, const struct replica_id *view)
 {
     struct api_session *session = call->session;
@@ -92,8 +96,11 @@ static void on_errand(void *context, int code, const uint8_t *result, size_t n, 
         return;
     view = replica_view_find(gossip_peer_views(node_get_peer(errand->api->node)), &errand->view);
     if (errand->commit && code != 0 && view != NULL)
-        node_log(NODE_LOG_WARNING, "background_commit", "view=\"%s\" error=%s text=\"%s\"", replica_view_info(view)->options.label,
-                 replica_error_symbol(code), replica_error_text(code));
+        node_log(NODE_LOG_WARNING, "background_commit", "view=\"%s\" error=%s text=\"%s\"",
+                 replica_view_info(view)->options.label, replica_error_symbol(code),
+                 replica_error_text(code));
+    if (!errand->commit && code == 0)
+        api_drafts_forget(errand->api, &errand->view);
     remove_errand(errand);
 }
 
@@ -107,7 +114,8 @@ static bool is_on_errand(const struct node_api *api, const struct replica_id *vi
 
 static void start_errand(struct node_api *api, const struct replica_id *view, bool commit)
 {
-    struct gossip_peer_request request = {.kind = commit ? GOSSIP_PEER_COMMIT : GOSSIP_PEER_VIEW_CLOSE, .view = *view};
+    struct gossip_peer_request request = {.kind = commit ? GOSSIP_PEER_COMMIT : GOSSIP_PEER_VIEW_CLOSE,
+                                          .view = *view};
     struct api_errand *errand = calloc(1, sizeof *errand);
     if (errand == NULL)
         return; /* the next tick tries again */
@@ -124,16 +132,18 @@ static bool is_owned(const struct node_api *api, const struct replica_id *view)
     return false;
 }
 
-/* Also those of an earlier life of the node. One whose commit is still being driven refuses (BUSY) and is tried again. */
+/* Also those of an earlier life of the node. One whose commit is still being driven refuses (BUSY) and is
+ * tried again. */
 void background_sweep(struct node_api *api)
 {
     struct replica_views *views = gossip_peer_views(node_get_peer(api->node));
     if (views == NULL || api->stopping)
         return;
-    for (size_t i = 0; i < replica_views_count(views); i++) { /* counted anew: a request may take its view away at once */
+    for (size_t i = 0; i < replica_views_count(views);
+         i++) { /* counted anew: a request may take its view away at once */
         const struct replica_view_info *info = replica_view_info(replica_views_at(views, i));
-        if (info->options.flags & REPLICA_VIEW_PRIVATE && info->commit == REPLICA_COMMIT_NONE && !is_owned(api, &info->options.id) &&
-            !is_on_errand(api, &info->options.id))
+        if (info->options.flags & REPLICA_VIEW_PRIVATE && info->commit == REPLICA_COMMIT_NONE &&
+            !is_owned(api, &info->options.id) && !is_on_errand(api, &info->options.id))
             start_errand(api, &info->options.id, false);
     }
 }
@@ -145,8 +155,9 @@ void background_commit(struct node_api *api)
         return;
     for (size_t i = 0; i < replica_views_count(views); i++) {
         const struct replica_view_info *info = replica_view_info(replica_views_at(views, i));
-        if (info->options.flags & REPLICA_VIEW_AUTO && info->dirty > 0 && info->commit == REPLICA_COMMIT_NONE &&
-            !node_api_view_is_held(api, &info->options.id) && !is_on_errand(api, &info->options.id))
+        if (info->options.flags & REPLICA_VIEW_AUTO && info->dirty > 0 &&
+            info->commit == REPLICA_COMMIT_NONE && !node_api_view_is_held(api, &info->options.id) &&
+            !is_on_errand(api, &info->options.id))
             start_errand(api, &info->options.id, true);
     }
 }
@@ -171,14 +182,15 @@ void api_draft_own(struct node_api *api, const struct replica_id *view, uint64_t
     *slot = (struct api_draft){.view = *view, .draft = draft, .generation = generation};
 }
 
-/* One that lies in a generation that was frozen may be in the middle of becoming a content: it is never written again, whatever came of
- * that commit. */
+/* One that lies in a generation that was frozen may be in the middle of becoming a content: it is never
+ * written again, whatever came of that commit. */
 bool api_draft_is_own(const struct node_api *api, const struct replica_view *view, uint64_t draft)
 {
     const struct replica_view_info *info = replica_view_info(view);
     for (size_t i = 0; i < API_DRAFTS_MAX; i++)
         if (api->drafts[i].draft == draft)
-            return draft != 0 && api->drafts[i].generation == info->generation &&
+            return draft != 0 && api->drafts[i].forget_ms == 0 &&
+                   api->drafts[i].generation == info->generation &&
                    replica_id_equal(&api->drafts[i].view, &info->options.id);
     return false;
 }
@@ -187,5 +199,59 @@ void api_draft_share(struct node_api *api, uint64_t draft)
 {
     for (size_t i = 0; i < API_DRAFTS_MAX; i++)
         if (api->drafts[i].draft == draft)
-            memset(&api->drafts[i], 0, sizeof api->drafts[i]);
+            api->drafts[i].generation = 0; /* of none: generations count from 1 */
+}
+
+#define FORGET_AFTER_MS 60000 /* a sync that takes longer has failed, and the node has stopped */
+#define FORGET_AT_ONCE  64
+
+/* What a closed view leaves behind; those of a view that was frozen and committed have become contents, and
+ * are gone already. */
+void api_drafts_forget(struct node_api *api, const struct replica_id *view)
+{
+    for (size_t i = 0; i < API_DRAFTS_MAX; i++)
+        if (api->drafts[i].draft != 0 && replica_id_equal(&api->drafts[i].view, view))
+            api->drafts[i].forget_ms = node_now_ms() + FORGET_AFTER_MS;
+}
+
+struct forgetting {
+    struct node_job job;
+    struct replica_contents *contents;
+    uint64_t drafts[FORGET_AT_ONCE];
+    size_t n;
+};
+
+static void run_forget(struct node_job *job)
+{
+    struct forgetting *forgetting = (struct forgetting *)job;
+    for (size_t i = 0; i < forgetting->n; i++)
+        (void)replica_contents_files_draft_remove(forgetting->contents, forgetting->drafts[i]);
+}
+
+static void on_forgotten(struct node_job *job)
+{
+    free(job);
+}
+
+/* On a worker: a large file takes its time to go. */
+void background_forget_drafts(struct node_api *api)
+{
+    uint64_t now_ms = node_now_ms();
+    struct forgetting *forgetting = NULL;
+    for (size_t i = 0; i < API_DRAFTS_MAX; i++) {
+        struct api_draft *slot = &api->drafts[i];
+        if (slot->forget_ms == 0 || slot->forget_ms > now_ms)
+            continue;
+        if (forgetting == NULL && (forgetting = calloc(1, sizeof *forgetting)) == NULL)
+            return;
+        forgetting->drafts[forgetting->n++] = slot->draft;
+        memset(slot, 0, sizeof *slot);
+        if (forgetting->n == FORGET_AT_ONCE)
+            break; /* the rest at the next tick */
+    }
+    if (forgetting == NULL)
+        return;
+    forgetting->job = (struct node_job){.run = run_forget, .done = on_forgotten};
+    forgetting->contents = node_get_contents(api->node);
+    node_workers_submit(node_get_workers(api->node), &forgetting->job);
 }

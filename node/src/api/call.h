@@ -179,6 +179,8 @@ int api_count_fds(const struct api_call *call, size_t *ret_n);
 /* background.c: which draft files this process may go on writing: not frozen, not shared */
 void api_draft_own(struct node_api *api, const struct replica_id *view, uint64_t draft, uint64_t generation);
 bool api_draft_is_own(const struct node_api *api, const struct replica_view *view, uint64_t draft);
+/* The view is closed: nothing names its drafts any more. Their files go once that is surely durable. */
+void api_drafts_forget(struct node_api *api, const struct replica_id *view);
 void api_draft_share(struct node_api *api, uint64_t draft); /* somebody else may read it from now on */
 
 #endif

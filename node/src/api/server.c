@@ -174,7 +174,8 @@ static void welcome(struct node_api *api, int fd)
     socklen_t n = sizeof peer;
     struct api_session *session;
     bool known = getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &n) == 0;
-    if (api->sessions_n >= NODE_API_CONNECTIONS_MAX + ACCEPTS_PER_TURN) { /* some are still being told that it is too many */
+    if (api->sessions_n >=
+        NODE_API_CONNECTIONS_MAX + ACCEPTS_PER_TURN) { /* some are still being told that it is too many */
         close(fd);
         return;
     }
@@ -182,9 +183,11 @@ static void welcome(struct node_api *api, int fd)
     if (session == NULL)
         close(fd);
     else if (!known || !is_allowed(fd, &peer))
-        api_connection_refuse(session->connection, "DENIED", "this user may not use the node: run as the node's user, or join its group");
+        api_connection_refuse(session->connection, "DENIED",
+                              "this user may not use the node: run as the node's user, or join its group");
     else if (api->sessions_n > NODE_API_CONNECTIONS_MAX)
-        api_connection_refuse(session->connection, "BUSY", "the node has 1200 connections, which is its limit; close some and try again");
+        api_connection_refuse(session->connection, "BUSY",
+                              "the node has 1200 connections, which is its limit; close some and try again");
 }
 
 static void on_connect(void *context, uint32_t events)
@@ -197,7 +200,8 @@ static void on_connect(void *context, uint32_t events)
             welcome(api, fd);
             continue;
         }
-        if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) { /* until the next tick */
+        if (errno == EMFILE || errno == ENFILE || errno == ENOMEM ||
+            errno == ENOBUFS) { /* until the next tick */
             node_log(NODE_LOG_WARNING, "api_accept", "error=\"%s\"", strerror(errno));
             api->accepting = node_watch_change(api->listen_watch, 0) != 0;
         }
@@ -213,6 +217,7 @@ static void on_tick(void *context)
     if (!api->accepting && api->listen_watch != NULL)
         api->accepting = node_watch_change(api->listen_watch, EPOLLIN) == 0;
     background_sweep(api);
+    background_forget_drafts(api);
     if (now_ms >= api->commit_at_ms && !api->stopping) {
         api->commit_at_ms = now_ms + 1000ull * node_get_config(api->node)->background_commit_s;
         background_commit(api);
@@ -241,12 +246,16 @@ static int make_directory(const char *socket_path, char **ret_message)
         return 0;
     *slash = '\0';
     if (mkdir(directory, 0755) != 0 && errno != EEXIST)
-        return say(ret_message, REPLICA_E_IO, "socket: cannot make the directory %s: %s; make it, or choose another place by --socket",
+        return say(ret_message, REPLICA_E_IO,
+                   "socket: cannot make the directory %s: %s; make it, or choose another place by --socket",
                    directory, strerror(errno));
     socket_path_default(standard, sizeof standard);
-    if (strcmp(standard, socket_path) == 0 && (lstat(directory, &status) != 0 || !S_ISDIR(status.st_mode) || status.st_uid != geteuid()))
-        return say(ret_message, REPLICA_E_DENIED, "socket: %s is not a directory of this user (%s); remove it, or choose another place by --socket",
-                   directory, "somebody else made it");
+    if (strcmp(standard, socket_path) == 0 &&
+        (lstat(directory, &status) != 0 || !S_ISDIR(status.st_mode) || status.st_uid != geteuid()))
+        return say(
+            ret_message, REPLICA_E_DENIED,
+            "socket: %s is not a directory of this user (%s); remove it, or choose another place by --socket",
+            directory, "somebody else made it");
     return 0;
 }
 
@@ -259,7 +268,8 @@ static int clear_path(const struct sockaddr_un *address, char **ret_message)
     if (lstat(path, &status) != 0)
         return 0;
     if (!S_ISSOCK(status.st_mode))
-        return say(ret_message, REPLICA_E_IO, "socket: %s exists and is %s; choose another path by --socket", path, "not a socket");
+        return say(ret_message, REPLICA_E_IO, "socket: %s exists and is %s; choose another path by --socket",
+                   path, "not a socket");
     fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)
         return say(ret_message, REPLICA_E_IO, "socket: %s: %s", path, strerror(errno));
@@ -267,7 +277,9 @@ static int clear_path(const struct sockaddr_un *address, char **ret_message)
     error = errno;
     close(fd);
     if (connected == 0 || error != ECONNREFUSED)
-        return say(ret_message, REPLICA_E_BUSY, "socket: another node answers at %s%s; stop it, or choose another path by --socket", path, "");
+        return say(ret_message, REPLICA_E_BUSY,
+                   "socket: another node answers at %s%s; stop it, or choose another path by --socket", path,
+                   "");
     unlink(path);
     return 0;
 }
@@ -278,12 +290,14 @@ static int bind_and_listen(struct node_api *api, const struct sockaddr_un *addre
     struct stat status;
     api->listen_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (api->listen_fd < 0 || bind(api->listen_fd, (const struct sockaddr *)address, sizeof *address) != 0)
-        return say(ret_message, REPLICA_E_IO, "socket: cannot listen at %s: %s; choose another path by --socket", address->sun_path,
+        return say(ret_message, REPLICA_E_IO,
+                   "socket: cannot listen at %s: %s; choose another path by --socket", address->sun_path,
                    strerror(errno));
     if (stat(address->sun_path, &status) == 0)
         api->socket_inode = status.st_ino;
     if (chmod(address->sun_path, 0660) != 0 || listen(api->listen_fd, BACKLOG) != 0)
-        return say(ret_message, REPLICA_E_IO, "socket: cannot listen at %s: %s", address->sun_path, strerror(errno));
+        return say(ret_message, REPLICA_E_IO, "socket: cannot listen at %s: %s", address->sun_path,
+                   strerror(errno));
     return 0;
 }
 
@@ -292,7 +306,8 @@ static int open_socket(struct node_api *api, char **ret_message)
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     int code;
     if (strlen(api->socket_path) >= sizeof address.sun_path)
-        return say(ret_message, REPLICA_E_INVALID, "socket: %s is too long for %s; choose a shorter path by --socket", api->socket_path,
+        return say(ret_message, REPLICA_E_INVALID,
+                   "socket: %s is too long for %s; choose a shorter path by --socket", api->socket_path,
                    "a unix socket");
     strcpy(address.sun_path, api->socket_path);
     code = make_directory(api->socket_path, ret_message);
@@ -339,7 +354,8 @@ void node_api_stop_accepting(struct node_api *api)
     if (api->listen_fd >= 0) {
         close(api->listen_fd);
         api->listen_fd = -1;
-        if (api->socket_inode != 0 && lstat(api->socket_path, &status) == 0 && status.st_ino == api->socket_inode)
+        if (api->socket_inode != 0 && lstat(api->socket_path, &status) == 0 &&
+            status.st_ino == api->socket_inode)
             unlink(api->socket_path);
     }
 }

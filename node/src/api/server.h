@@ -14,7 +14,8 @@ struct api_session {
     struct api_session *next, *previous;
 };
 
-/* A request that the api makes for itself: closing a private view that nobody owns, or a background commit. */
+/* A request that the api makes for itself: closing a private view that nobody owns, or a background commit.
+ */
 struct api_errand {
     struct node_api *api;
     struct replica_id view;
@@ -22,11 +23,13 @@ struct api_errand {
     struct api_errand *next;
 };
 
-#define API_DRAFTS_MAX 1024 /* draft files written in place; the oldest is forgotten, and copied at its next write */
+#define API_DRAFTS_MAX                                                                                       \
+    1024 /* draft files written in place; the oldest is forgotten, and copied at its next write */
 
 struct api_draft {
     struct replica_id view;
     uint64_t draft, generation;
+    uint64_t forget_ms; /* not 0: its view is closed, the file goes then */
 };
 
 struct node_api {
@@ -50,8 +53,9 @@ struct node_api {
 };
 
 /* background.c */
-void background_sweep(struct node_api *api);  /* closes private views whose connection has gone */
-void background_commit(struct node_api *api); /* publishes what is dirty in AUTO views */
+void background_sweep(struct node_api *api);         /* closes private views whose connection has gone */
+void background_commit(struct node_api *api);        /* publishes what is dirty in AUTO views */
+void background_forget_drafts(struct node_api *api); /* removes the files of drafts whose time has come */
 void background_close(struct node_api *api);
 
 #endif

@@ -36,7 +36,8 @@ static void reply_opened(struct api_call *call)
     api_reply(call, &reply);
 }
 
-static void on_reloaded_for_open(struct api_call *call, void *context, int code, const uint8_t *result, size_t n)
+static void on_reloaded_for_open(struct api_call *call, void *context, int code, const uint8_t *result,
+                                 size_t n)
 {
     (void)context;
     if (code != 0)
@@ -49,7 +50,8 @@ static void on_reloaded_for_open(struct api_call *call, void *context, int code,
 static void on_opened(struct api_call *call, void *context, int code, const uint8_t *result, size_t n)
 {
     struct opening *opening = call->state;
-    struct gossip_peer_request request = {.kind = GOSSIP_PEER_RELOAD, .mode = GOSSIP_RELOAD_QUORUM, .timeout_ms = opening->timeout_ms};
+    struct gossip_peer_request request = {
+        .kind = GOSSIP_PEER_RELOAD, .mode = GOSSIP_RELOAD_QUORUM, .timeout_ms = opening->timeout_ms};
     struct replica_pack_reader reader;
     size_t items;
     (void)context;
@@ -71,13 +73,16 @@ static void on_opened(struct api_call *call, void *context, int code, const uint
 }
 
 /* An attached view is what it was opened as. 0, or the call is answered. */
-static int check_attached(struct api_call *call, const struct replica_view *view, const struct opening *opening, uint32_t flags)
+static int check_attached(struct api_call *call, const struct replica_view *view,
+                          const struct opening *opening, uint32_t flags)
 {
     const struct replica_view_options *options = &replica_view_info(view)->options;
-    bool same_sub = options->sub.size == opening->sub.path.size && memcmp(options->sub.text, opening->sub.text, options->sub.size) == 0;
+    bool same_sub = options->sub.size == opening->sub.path.size &&
+                    memcmp(options->sub.text, opening->sub.text, options->sub.size) == 0;
     if (same_sub && !((options->flags ^ flags) & REPLICA_VIEW_READ_ONLY))
         return 0;
-    api_fail(call, REPLICA_E_REFUSED, "the view \"%s\" exists with another %s; close it, or choose another label", opening->label,
+    api_fail(call, REPLICA_E_REFUSED,
+             "the view \"%s\" exists with another %s; close it, or choose another label", opening->label,
              same_sub ? "`read_only`" : "`sub`");
     return REPLICA_E_REFUSED;
 }
@@ -100,7 +105,8 @@ static int read_opening(struct api_call *call, struct opening *opening, uint32_t
     opening->private = opening->label[0] == '\0';
     opening->timeout_ms = (uint32_t)timeout_ms;
     *ret_flags = (read_only ? REPLICA_VIEW_READ_ONLY : 0u) | (opening->private ? REPLICA_VIEW_PRIVATE : 0u) |
-                 (automatic && !read_only ? REPLICA_VIEW_AUTO : 0u) | (opening->version == 1 ? REPLICA_VIEW_NO_LINKS : 0u);
+                 (automatic && !read_only ? REPLICA_VIEW_AUTO : 0u) |
+                 (opening->version == 1 ? REPLICA_VIEW_NO_LINKS : 0u);
     return code;
 }
 
@@ -130,7 +136,8 @@ void api_view_open(struct api_call *call)
         return;
     api_random_id(&opening->view);
     if (opening->private)
-        api_own_view(call, &opening->view); /* before it exists, so that it is never taken for one without owner */
+        api_own_view(call,
+                     &opening->view); /* before it exists, so that it is never taken for one without owner */
     request.volume = volume->id;
     request.mode = opening->local ? GOSSIP_RELOAD_LOCAL : GOSSIP_RELOAD_QUORUM;
     request.timeout_ms = opening->timeout_ms;
@@ -147,6 +154,8 @@ void api_view_open(struct api_call *call)
 static void on_closed(struct api_call *call, void *context, int code, const uint8_t *result, size_t n)
 {
     (void)context;
+    if (code == 0)
+        api_drafts_forget(call->api, &call->edit_view);
     if (code == REPLICA_E_BUSY)
         api_fail(call, code, "a commit of the view is in flight; close it when that is done");
     else if (code != 0)
@@ -161,14 +170,15 @@ void api_view_close(struct api_call *call)
     struct replica_view *view;
     if (api_get_view(call, &view) != 0)
         return;
-    request.view = replica_view_info(view)->options.id;
+    request.view = call->edit_view = replica_view_info(view)->options.id;
     api_hold_view(call->api, &request.view, false);
     api_request(call, &request, on_closed, NULL);
 }
 
 /* view.list */
 
-static void pack_view(struct replica_buffer *out, const struct gossip_control *control, const struct replica_view_info *info)
+static void pack_view(struct replica_buffer *out, const struct gossip_control *control,
+                      const struct replica_view_info *info)
 {
     const struct gossip_volume *volume = gossip_control_volume(control, &info->options.volume);
     replica_pack_map(out, 10);
@@ -206,7 +216,8 @@ void api_view_list(struct api_call *call)
     for (size_t i = 0; i < replica_views_count(views) && items.size < API_REPLY_MAX; i++) {
         struct replica_view *view = replica_views_at(views, i);
         const struct replica_view_info *info = replica_view_info(view);
-        if ((volume != NULL && !replica_id_equal(&volume->id, &info->options.volume)) || !api_may_use_view(call, view))
+        if ((volume != NULL && !replica_id_equal(&volume->id, &info->options.volume)) ||
+            !api_may_use_view(call, view))
             continue;
         pack_view(&items, control, info);
         api_pack_key(&items, "held");
@@ -270,8 +281,10 @@ void api_view_commit(struct api_call *call)
     struct gossip_peer_request request = {.kind = GOSSIP_PEER_COMMIT};
     struct replica_view *view;
     uint64_t timeout_ms = 0;
-    bool skip_busy = false; /* only files that a mount has open can be busy: through this socket every write is whole */
-    if (api_get_view(call, &view) != 0 || api_get_uint(call, "timeout_ms", false, UINT32_MAX, &timeout_ms) != 0 ||
+    bool skip_busy =
+        false; /* only files that a mount has open can be busy: through this socket every write is whole */
+    if (api_get_view(call, &view) != 0 ||
+        api_get_uint(call, "timeout_ms", false, UINT32_MAX, &timeout_ms) != 0 ||
         api_get_bool(call, "skip_busy", &skip_busy) != 0)
         return;
     request.view = replica_view_info(view)->options.id;
@@ -330,11 +343,13 @@ static int read_mode(struct api_call *call, struct gossip_peer_request *request)
     } else if (strcmp(mode, "at-least") == 0) {
         request->mode = GOSSIP_RELOAD_AT_LEAST;
     } else {
-        api_fail(call, REPLICA_E_INVALID, "view.reload: `mode` must be \"quorum\", \"local\" or \"at-least\", not \"%s\"", mode);
+        api_fail(call, REPLICA_E_INVALID,
+                 "view.reload: `mode` must be \"quorum\", \"local\" or \"at-least\", not \"%s\"", mode);
         return REPLICA_E_INVALID;
     }
     if (request->mode == GOSSIP_RELOAD_AT_LEAST && gossip_token_parse(token, &request->at_least) != 0) {
-        api_fail(call, REPLICA_E_INVALID, "view.reload: `token` must be what view.commit returned, not \"%s\"", token);
+        api_fail(call, REPLICA_E_INVALID,
+                 "view.reload: `token` must be what view.commit returned, not \"%s\"", token);
         return REPLICA_E_INVALID;
     }
     return 0;
@@ -345,12 +360,14 @@ void api_view_reload(struct api_call *call)
     struct gossip_peer_request request = {.kind = GOSSIP_PEER_RELOAD};
     struct replica_view *view;
     uint64_t timeout_ms = 0;
-    if (api_get_view(call, &view) != 0 || api_get_uint(call, "timeout_ms", false, UINT32_MAX, &timeout_ms) != 0 ||
+    if (api_get_view(call, &view) != 0 ||
+        api_get_uint(call, "timeout_ms", false, UINT32_MAX, &timeout_ms) != 0 ||
         read_mode(call, &request) != 0)
         return;
     request.view = replica_view_info(view)->options.id;
     request.volume = replica_view_info(view)->options.volume;
-    if (request.mode == GOSSIP_RELOAD_AT_LEAST && !replica_id_equal(&request.at_least.volume, &request.volume)) {
+    if (request.mode == GOSSIP_RELOAD_AT_LEAST &&
+        !replica_id_equal(&request.at_least.volume, &request.volume)) {
         api_fail(call, REPLICA_E_INVALID, "view.reload: `token` is of another volume");
         return;
     }

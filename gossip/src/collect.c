@@ -58,8 +58,10 @@ static int look_at(struct gossip_peer *peer, const struct replica_content_id *co
     int rv = peer_refers(peer, content, &refers);
     if (rv != 0 || refers)
         return rv;
-    if (was_unnamed(collect, content))
-        return replica_contents_remove(peer->contents, content);
+    if (was_unnamed(collect, content)) {
+        rv = replica_contents_remove(peer->contents, content);
+        return rv == REPLICA_E_BUSY || rv == REPLICA_E_ABSENT ? 0 : rv; /* somebody has begun it again */
+    }
     if (collect->now_n < COLLECT_UNNAMED_MAX)
         collect->now[collect->now_n++] = *content;
     return 0;

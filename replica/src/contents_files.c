@@ -1,9 +1,8 @@
-/* The operations: states, pieces, reading, removing; and opening. */
+/* Opening, states, pieces. */
 #include "contents_files.h"
 
 #include "replica/error.h"
 
-#include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -53,10 +52,6 @@ static int open_bytes(struct files *files, const struct replica_content_id *id, 
         } else {
             files_name(id, name);
             *ret_fd = openat(files->partial, name, O_RDONLY | O_CLOEXEC);
-            if (*ret_fd < 0 && errno == ENOENT) { /* a sync has moved it already, and has not said so yet */
-                files_whole_name(id, name);
-                *ret_fd = openat(files->whole, name, O_RDONLY | O_CLOEXEC);
-            }
             rv = *ret_fd >= 0 ? 0 : files_errno();
         }
         pthread_mutex_unlock(&files->lock);
@@ -69,8 +64,6 @@ static int open_bytes(struct files *files, const struct replica_content_id *id, 
         rv = REPLICA_E_ABSENT;
     if (rv == 0)
         rv = open_place(files, id, &place, ret_fd);
-    if (rv == REPLICA_E_CORRUPT && files_index_get(files, id, &place) == REPLICA_E_NOTFOUND)
-        return REPLICA_E_ABSENT; /* removed in between */
     if (rv == 0 && place.packed)
         *ret_base = place.offset;
     return rv;
@@ -95,19 +88,21 @@ static enum replica_contents_state files_state(struct replica_contents *contents
     return state;
 }
 
-/* The sparse file of a new item (lock held); without it the item goes. */
-static int make_partial(struct files *files, struct files_item *item)
+/* The file of a partial content, sparse from the start. */
+static int make_partial(struct files *files, const struct replica_content_id *id)
 {
     char name[FILES_NAME_MAX];
     int fd, rv = 0;
-    files_name(&item->tree.id, name);
-    fd = openat(files->partial, name, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    if (fd < 0 || ftruncate(fd, (off_t)item->tree.id.length) != 0) {
+    files_name(id, name);
+    unlinkat(files->partial, name,
+             0); /* another name of one that was complete, perhaps: its readers keep it as it is */
+    fd = openat(files->partial, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (fd < 0 || ftruncate(fd, (off_t)id->length) != 0)
         rv = files_errno();
-        files_drop(files, item);
-    }
     if (fd >= 0)
         close(fd);
+    if (rv != 0)
+        unlinkat(files->partial, name, 0);
     return rv;
 }
 
@@ -117,30 +112,33 @@ static int files_begin(struct replica_contents *contents, const struct replica_c
     struct files_place place;
     struct files_item *item;
     int rv;
-    if (files_state(contents, id) != REPLICA_CONTENTS_ABSENT)
-        return 0;
-    rv = files_check_space(files, id->length);
-    if (rv != 0)
-        return rv;
     pthread_mutex_lock(&files->lock);
-    if (files_find(files, id) == NULL &&
-        files_index_get(files, id, &place) != 0) { /* else somebody was faster */
+    item = files_find(files, id);
+    if (item != NULL && item->leftover) {
+        item->leftover = false;
+        item->has_old = true;
+    }
+    rv = item != NULL || files_index_get(files, id, &place) == 0 ? 0 : files_check_space(files, id->length);
+    if (rv == 0 && item == NULL && files_index_get(files, id, &place) != 0) {
         rv = files_add(files, id, &item);
         if (rv == 0 && !item->packed)
-            rv = make_partial(files, item);
+            rv = make_partial(files, id);
+        if (rv != 0 && item != NULL)
+            files_drop(files, item);
     }
     pthread_mutex_unlock(&files->lock);
     return rv;
 }
 
 /* The chunk is verified; its bytes go to the partial file outside the lock. */
-static int write_chunk(struct files *files, struct files_item *item, uint32_t chunk, const void *data,
+static int write_chunk(struct files *files, const struct files_item *item, uint32_t chunk, const void *data,
                        size_t n)
 {
+    bool hole = files_all_zero(data, n);
     char name[FILES_NAME_MAX];
     int fd, rv;
-    if (files_all_zero(data, n))
-        return 0; /* a hole */
+    if (hole && !item->has_old)
+        return 0;
     files_name(&item->tree.id, name);
     fd = openat(files->partial, name, O_WRONLY | O_CLOEXEC);
     if (fd < 0)
@@ -151,52 +149,111 @@ static int write_chunk(struct files *files, struct files_item *item, uint32_t ch
     return rv;
 }
 
+/* Called and returns with the lock held; the item has a user. */
+static int take_chunk(struct files *files, struct files_item *item, struct replica_piece piece,
+                      const void *data, size_t n)
+{
+    const struct replica_hash *known = contents_tree_chunk_id(&item->tree, piece.index);
+    struct replica_hash expected, hash;
+    int rv = 0;
+    if (known == NULL)
+        return REPLICA_E_ABSENT;
+    expected = *known;
+    pthread_mutex_unlock(&files->lock);
+    replica_merkle_chunk(data, n, &hash);
+    if (memcmp(hash.bytes, expected.bytes, REPLICA_HASH_SIZE) != 0)
+        rv = REPLICA_E_MISMATCH;
+    else if (!item->packed)
+        rv = write_chunk(files, item, piece.index, data, n);
+    pthread_mutex_lock(&files->lock);
+    if (rv != 0 || item->dropped || item->state != REPLICA_CONTENTS_PARTIAL ||
+        contents_tree_has(&item->tree, piece))
+        return rv;
+    if (item->packed)
+        rv = files_pack_append(files, item, data, n);
+    if (rv == 0)
+        contents_tree_mark(&item->tree, piece.index);
+    return rv;
+}
+
+/* A chunk of the page is in the old file if its hash says so. Lock held; let go while reading. */
+static void take_old_chunk(struct files *files, struct files_item *item, int fd, uint32_t chunk,
+                           uint8_t *bytes)
+{
+    struct replica_hash expected = *contents_tree_chunk_id(&item->tree, chunk), hash;
+    uint32_t n = replica_merkle_chunk_size(item->tree.id.length, chunk);
+    int rv;
+    pthread_mutex_unlock(&files->lock);
+    rv = files_read_all(fd, bytes, n, chunk * REPLICA_CHUNK_SIZE);
+    if (rv == 0)
+        replica_merkle_chunk(bytes, n, &hash);
+    pthread_mutex_lock(&files->lock);
+    if (rv == 0 && memcmp(hash.bytes, expected.bytes, REPLICA_HASH_SIZE) == 0 &&
+        item->state == REPLICA_CONTENTS_PARTIAL)
+        contents_tree_mark(&item->tree, chunk);
+}
+
+/* Resuming: the bytes that an earlier life wrote are taken in page by page, none unverified. Holes of this
+ * page may hold old garbage. */
+static int take_old_page(struct files *files, struct files_item *item, uint32_t page)
+{
+    uint32_t first = page * REPLICA_PAGE_CHUNKS, n = replica_merkle_page_chunks(item->tree.id.length, page);
+    uint8_t *bytes = malloc(REPLICA_CHUNK_SIZE);
+    char name[FILES_NAME_MAX];
+    int fd, rv = 0;
+    files_name(&item->tree.id, name);
+    fd = openat(files->partial, name, O_RDWR | O_CLOEXEC);
+    if (fd < 0 || bytes == NULL)
+        rv = bytes == NULL ? REPLICA_E_NOMEM : files_errno();
+    for (uint32_t chunk = first; chunk < first + n && rv == 0 && !item->dropped; chunk++) {
+        struct replica_piece piece = {REPLICA_PIECE_CHUNK, chunk};
+        off_t at = (off_t)(chunk * REPLICA_CHUNK_SIZE),
+              size = replica_merkle_chunk_size(item->tree.id.length, chunk);
+        off_t data = lseek(fd, at, SEEK_DATA);
+        if (data < 0 || data >= at + size)
+            continue; /* nothing was written there */
+        if (!contents_tree_has(&item->tree, piece))
+            take_old_chunk(files, item, fd, chunk, bytes);
+        else if (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at, size) != 0)
+            rv = files_errno(); /* a hole by its hash */
+    }
+    if (fd >= 0)
+        close(fd);
+    free(bytes);
+    return rv;
+}
+
+static int take_ids(struct files *files, struct files_item *item, struct replica_piece piece,
+                    const void *data, size_t n)
+{
+    int rv = contents_tree_verify(&item->tree, piece, data, n);
+    if (rv == 0)
+        rv = contents_tree_learn(&item->tree, piece, data);
+    if (rv == 0 && piece.kind == REPLICA_PIECE_PAGE && item->has_old)
+        rv = take_old_page(files, item, piece.index);
+    return rv;
+}
+
 static int files_write(struct replica_contents *contents, const struct replica_content_id *id,
                        struct replica_piece piece, const void *data, size_t n)
 {
     struct files *files = (struct files *)contents;
     struct files_place place;
     struct files_item *item;
-    size_t size;
     int rv = 0;
     pthread_mutex_lock(&files->lock);
     item = files_find(files, id);
-    if (item == NULL || item->state != REPLICA_CONTENTS_PARTIAL || contents_tree_has(&item->tree, piece)) {
-        rv = item == NULL && files_index_get(files, id, &place) != 0 ? REPLICA_E_ABSENT : 0;
-        pthread_mutex_unlock(&files->lock);
-        return rv;
+    if (item == NULL || item->leftover)
+        rv = item != NULL || files_index_get(files, id, &place) != 0 ? REPLICA_E_ABSENT : 0;
+    else if (item->state == REPLICA_CONTENTS_PARTIAL && !contents_tree_has(&item->tree, piece)) {
+        item->users++;
+        rv = piece.kind == REPLICA_PIECE_CHUNK ? take_chunk(files, item, piece, data, n)
+                                               : take_ids(files, item, piece, data, n);
+        if (rv == 0 && !item->dropped && item->state == REPLICA_CONTENTS_PARTIAL &&
+            contents_tree_is_filled(&item->tree))
+            rv = files_set_filled(files, item);
+        files_leave(item);
     }
-    if (piece.kind == REPLICA_PIECE_CHUNK && contents_tree_shape(id, piece, &size) &&
-        contents_tree_chunk_id(&item->tree, piece.index) == NULL) {
-        pthread_mutex_unlock(&files->lock);
-        return REPLICA_E_ABSENT;
-    }
-    item->users++;
-    if (piece.kind ==
-        REPLICA_PIECE_CHUNK) { /* its id is known and never changes: verified outside the lock */
-        pthread_mutex_unlock(&files->lock);
-        rv = contents_tree_verify(&item->tree, piece, data, n);
-        if (rv == 0 && !item->packed)
-            rv = write_chunk(files, item, piece.index, data, n);
-        pthread_mutex_lock(&files->lock);
-        if (item->state != REPLICA_CONTENTS_PARTIAL || contents_tree_has(&item->tree, piece)) {
-            rv = 0; /* another thread brought the same piece meanwhile; the file may even have moved on */
-        } else if (rv == 0) {
-            if (item->packed)
-                rv = files_pack_append(files, item, data, n);
-            if (rv == 0)
-                contents_tree_mark(&item->tree, piece.index);
-        }
-    } else {
-        rv = contents_tree_verify(&item->tree, piece, data, n);
-        if (rv == 0)
-            rv = contents_tree_learn(&item->tree, piece, data);
-    }
-    item->users--;
-    if (rv == 0 && item->state == REPLICA_CONTENTS_PARTIAL && contents_tree_is_filled(&item->tree))
-        rv = files_set_filled(files, item);
-    else if (item->state == REPLICA_CONTENTS_COMPLETE && item->users == 0)
-        files_drop(files, item); /* the sync left that to us */
     pthread_mutex_unlock(&files->lock);
     return rv;
 }
@@ -307,75 +364,81 @@ static int files_read(struct replica_contents *contents, const struct replica_co
     return rv;
 }
 
-static int punch(struct files *files, const struct replica_content_id *id, const struct files_place *place)
+static int remove_complete(struct files *files, const struct replica_content_id *id)
 {
-    char name[FILES_NAME_MAX];
-    struct stat status;
-    int fd;
-    files_pack_name(place->pack, name);
-    fd = openat(files->packs, name, O_RDWR | O_CLOEXEC);
-    if (fd < 0)
-        return errno == ENOENT ? 0 : files_errno();
-    (void)fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)place->offset, (off_t)id->length);
-    if (fstat(fd, &status) == 0 && status.st_blocks == 0 && place->pack != files->pack)
-        unlinkat(files->packs, name, 0);
-    close(fd);
-    return 0;
+    struct files_release release = {.id = *id, .complete = true};
+    struct replica_kv_batch batch;
+    uint64_t live;
+    int rv = files_index_get(files, id, &release.place);
+    if (rv != 0)
+        return rv == REPLICA_E_NOTFOUND ? REPLICA_E_ABSENT : rv;
+    replica_kv_batch_init(&batch);
+    files_index_delete(&batch, id);
+    if (release.place.packed)
+        rv = files_index_pack(files, &batch, &release.place, false, &live);
+    if (rv == 0)
+        rv = files_release_later(files, &release);
+    if (rv == 0) {
+        files->totals.count--;
+        files->totals.bytes -=
+            release.place.stored < files->totals.bytes ? release.place.stored : files->totals.bytes;
+        files_totals_put(files, &batch);
+        rv = replica_kv_write(files->log, &batch);
+    }
+    replica_kv_batch_close(&batch);
+    return rv;
 }
 
 static int files_remove(struct replica_contents *contents, const struct replica_content_id *id)
 {
     struct files *files = (struct files *)contents;
-    struct replica_kv_batch batch;
-    struct files_place place;
     struct files_item *item;
     char name[FILES_NAME_MAX];
-    int rv;
+    int rv = 0;
     pthread_mutex_lock(&files->lock);
     item = files_find(files, id);
-    if (item != NULL) {
-        rv = item->state == REPLICA_CONTENTS_PARTIAL && item->users == 0 ? 0 : REPLICA_E_BUSY;
-        if (rv == 0) {
-            files_name(id, name);
-            unlinkat(files->partial, name, 0);
-            files_drop(files, item);
-        }
-        pthread_mutex_unlock(&files->lock);
-        return rv;
-    }
-    rv = files_index_get(files, id, &place);
-    replica_kv_batch_init(&batch);
-    if (rv == 0) {
-        files_index_delete(&batch, id);
-        files->totals.count--;
-        files->totals.bytes -= id->length < files->totals.bytes ? id->length : files->totals.bytes;
-        files_totals_put(files, &batch);
-        rv = replica_kv_write(files->log, &batch);
-    }
-    replica_kv_batch_close(&batch);
-    if (rv == 0 && place.packed)
-        rv = punch(files, id, &place);
-    else if (rv == 0) {
-        files_whole_name(id, name);
-        if (unlinkat(files->whole, name, 0) != 0 && errno != ENOENT)
-            rv = files_errno();
+    if (item == NULL)
+        rv = remove_complete(files, id);
+    else if (item->state != REPLICA_CONTENTS_PARTIAL || item->users > 0)
+        rv = REPLICA_E_BUSY;
+    else {
+        files_name(id, name);
+        unlinkat(files->partial, name, 0);
+        files_drop(files, item);
     }
     pthread_mutex_unlock(&files->lock);
-    return rv == REPLICA_E_NOTFOUND ? REPLICA_E_ABSENT : rv;
+    return rv;
 }
 
 static int files_next(struct replica_contents *contents, const struct replica_content_id *after,
                       struct replica_content_id *ret_id, enum replica_contents_state *ret_state)
 {
-    *ret_state = REPLICA_CONTENTS_COMPLETE;
-    return files_index_next((struct files *)contents, after, ret_id);
+    struct files *files = (struct files *)contents;
+    const struct files_item *leftover;
+    struct replica_content_id complete;
+    int rv;
+    pthread_mutex_lock(&files->lock);
+    rv = files_index_next(files, after, &complete);
+    leftover = files_leftover_next(files, after);
+    if (leftover != NULL && (rv == REPLICA_E_NOTFOUND ||
+                             (rv == 0 && replica_content_id_compare(&leftover->tree.id, &complete) < 0))) {
+        *ret_id = leftover->tree.id;
+        *ret_state = REPLICA_CONTENTS_PARTIAL;
+        rv = 0;
+    } else if (rv == 0) {
+        *ret_id = complete;
+        *ret_state = REPLICA_CONTENTS_COMPLETE;
+    }
+    pthread_mutex_unlock(&files->lock);
+    return rv;
 }
 
 static void files_totals(struct replica_contents *contents, struct replica_contents_totals *ret_totals)
 {
     struct files *files = (struct files *)contents;
     pthread_mutex_lock(&files->lock);
-    *ret_totals = files->totals;
+    ret_totals->count = files->totals.count + files->open.count;
+    ret_totals->bytes = files->totals.bytes + files->open.bytes;
     pthread_mutex_unlock(&files->lock);
 }
 
@@ -387,28 +450,6 @@ static int make_directory(int parent, const char *name, int *ret_fd)
         return files_errno();
     *ret_fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     return *ret_fd >= 0 ? 0 : files_errno();
-}
-
-static bool is_kept(struct files *files, const char *name)
-{
-    struct replica_content_id id;
-    return files_parse_name(name, &id) && files_find(files, &id) != NULL;
-}
-
-/* What a killed life left half written: nothing refers to it. */
-static int empty_partial(struct files *files)
-{
-    int fd = files->partial;
-    int copy = openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *stream = copy < 0 ? NULL : fdopendir(copy);
-    struct dirent *entry;
-    if (stream == NULL)
-        return files_errno();
-    while ((entry = readdir(stream)) != NULL)
-        if (entry->d_name[0] != '.' && !is_kept(files, entry->d_name))
-            unlinkat(fd, entry->d_name, 0);
-    closedir(stream);
-    return 0;
 }
 
 static int make_whole(struct files *files)
@@ -434,6 +475,7 @@ static void files_destroy(struct replica_contents *contents)
             close(fds[i]);
     pthread_mutex_destroy(&files->lock);
     pthread_mutex_destroy(&files->sync_lock);
+    free(files->releases);
     free(files);
 }
 
@@ -485,8 +527,6 @@ int replica_contents_files_open(const struct replica_contents_files_options *opt
         rv = files_totals_get(files);
     if (rv == 0)
         rv = files_recover(files);
-    if (rv == 0)
-        rv = empty_partial(files);
     if (rv == 0 && fsync(files->directory) != 0)
         rv = files_errno();
     if (rv != 0) {
@@ -497,6 +537,18 @@ int replica_contents_files_open(const struct replica_contents_files_options *opt
                             begun after its last record */
     *ret_contents = &files->base;
     return 0;
+}
+
+/* Holes stay holes. */
+static int write_chunks(int fd, const uint8_t *data, size_t n)
+{
+    int rv = ftruncate(fd, (off_t)n) == 0 ? 0 : files_errno();
+    for (size_t at = 0; at < n && rv == 0; at += REPLICA_CHUNK_SIZE) {
+        size_t size = n - at < REPLICA_CHUNK_SIZE ? n - at : REPLICA_CHUNK_SIZE;
+        if (!files_all_zero(data + at, size))
+            rv = files_write_all(fd, data + at, size, at);
+    }
+    return rv;
 }
 
 static int files_ingest(struct replica_contents *contents, const void *data, size_t n,
@@ -513,23 +565,22 @@ static int files_ingest(struct replica_contents *contents, const void *data, siz
         replica_merkle_chunk((const uint8_t *)data + i * REPLICA_CHUNK_SIZE, replica_merkle_chunk_size(n, i),
                              &ids[i]);
     if (n <= REPLICA_CONTENTS_PACKED_MAX) {
-        rv = files_register(files, ids, n, NULL, data, ret_id);
+        rv = files_register(files, ids, n, -1, NULL, data, ret_id);
         free(ids);
         return rv;
     }
+    pthread_mutex_lock(&files->lock);
     rv = files_check_space(files, n);
+    snprintf(temporary, sizeof temporary, "tmp.%llu", (unsigned long long)files->next_temporary++);
+    pthread_mutex_unlock(&files->lock);
     if (rv == 0) {
-        pthread_mutex_lock(&files->lock);
-        snprintf(temporary, sizeof temporary, "tmp.%llu", (unsigned long long)files->next_temporary++);
-        pthread_mutex_unlock(&files->lock);
         fd = openat(files->partial, temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-        rv = fd < 0 ? files_errno() : files_write_all(fd, data, n, 0);
+        rv = fd < 0 ? files_errno() : write_chunks(fd, data, n);
         if (fd >= 0 && close(fd) != 0 && rv == 0)
             rv = files_errno();
         if (rv == 0)
-            rv = files_register(files, ids, n, temporary, NULL, ret_id);
-        else
-            unlinkat(files->partial, temporary, 0);
+            rv = files_register(files, ids, n, files->partial, temporary, NULL, ret_id);
+        unlinkat(files->partial, temporary, 0);
     }
     free(ids);
     return rv;

@@ -6,7 +6,8 @@
 #include <string.h>
 
 #define KEY_MAX    (2 + REPLICA_CONTENT_ID_SIZE + 4)
-#define PLACE_SIZE 17 /* 'w' or 'p', pack u64, offset u64 */
+#define PLACE_SIZE 25 /* 'w' or 'p', pack u64, offset u64, stored bytes u64 */
+#define LIVE_SIZE  16 /* bytes u64, contents u64 */
 
 static size_t make_key(uint8_t key[KEY_MAX], char tag, const struct replica_content_id *id)
 {
@@ -24,20 +25,22 @@ static size_t make_page_key(uint8_t key[KEY_MAX], const struct replica_content_i
     return n + 4;
 }
 
-static void encode_place(const struct files_item *item, uint8_t place[PLACE_SIZE])
+static void encode_place(const struct files_place *place, uint8_t value[PLACE_SIZE])
 {
-    place[0] = item->packed ? 'p' : 'w';
-    replica_u64_encode(item->pack, place + 1);
-    replica_u64_encode(item->offset, place + 9);
+    value[0] = place->packed ? 'p' : 'w';
+    replica_u64_encode(place->pack, value + 1);
+    replica_u64_encode(place->offset, value + 9);
+    replica_u64_encode(place->stored, value + 17);
 }
 
-static int decode_place(const uint8_t *place, size_t n, struct files_place *ret_place)
+static int decode_place(const uint8_t *value, size_t n, struct files_place *ret_place)
 {
-    if (n != PLACE_SIZE || (place[0] != 'w' && place[0] != 'p'))
+    if (n != PLACE_SIZE || (value[0] != 'w' && value[0] != 'p'))
         return REPLICA_E_CORRUPT;
-    ret_place->packed = place[0] == 'p';
-    ret_place->pack = replica_u64_decode(place + 1);
-    ret_place->offset = replica_u64_decode(place + 9);
+    ret_place->packed = value[0] == 'p';
+    ret_place->pack = replica_u64_decode(value + 1);
+    ret_place->offset = replica_u64_decode(value + 9);
+    ret_place->stored = replica_u64_decode(value + 17);
     return 0;
 }
 
@@ -57,23 +60,24 @@ int files_index_get(struct files *files, const struct replica_content_id *id, st
 
 void files_filled_put(struct replica_kv_batch *batch, const struct files_item *item)
 {
-    uint8_t key[KEY_MAX], place[PLACE_SIZE];
+    struct files_place place = {.packed = item->packed, .pack = item->pack, .offset = item->offset};
+    uint8_t key[KEY_MAX], value[PLACE_SIZE];
     size_t n = make_key(key, 'f', &item->tree.id);
-    encode_place(item, place);
-    replica_kv_batch_put(batch, key, n, place, sizeof place);
+    encode_place(&place, value);
+    replica_kv_batch_put(batch, key, n, value, sizeof value);
 }
 
 void files_filled_delete(struct replica_kv_batch *batch, const struct replica_content_id *id)
 {
     uint8_t key[KEY_MAX];
-    size_t n = make_key(key, 'f', id);
-    replica_kv_batch_delete(batch, key, n);
+    replica_kv_batch_delete(batch, key, make_key(key, 'f', id));
 }
 
-int files_filled_next(struct files *files, const struct replica_content_id *after,
-                      struct replica_content_id *ret_id, struct files_place *ret_place)
+/* The first record of a tag behind `after`, and its place. */
+static int next_record(struct files *files, char tag, const struct replica_content_id *after,
+                       struct replica_content_id *ret_id, struct files_place *ret_place)
 {
-    uint8_t key[KEY_MAX + 1] = {'C', 'f'};
+    uint8_t key[KEY_MAX + 1] = {'C', (uint8_t)tag};
     size_t n = 2, at_n, value_n;
     const uint8_t *at, *value;
     struct replica_kv_cursor *cursor;
@@ -81,13 +85,13 @@ int files_filled_next(struct files *files, const struct replica_content_id *afte
     if (rv != 0)
         return rv;
     if (after != NULL) {
-        n = make_key(key, 'f', after);
+        n = make_key(key, tag, after);
         key[n++] = 0;
     }
     replica_kv_cursor_seek(cursor, key, n);
     if (replica_kv_cursor_valid(cursor)) {
         replica_kv_cursor_key(cursor, &at, &at_n);
-        if (at_n == 2 + REPLICA_CONTENT_ID_SIZE && at[0] == 'C' && at[1] == 'f') {
+        if (at_n == 2 + REPLICA_CONTENT_ID_SIZE && at[0] == 'C' && at[1] == (uint8_t)tag) {
             replica_content_id_decode(at + 2, ret_id);
             replica_kv_cursor_value(cursor, &value, &value_n);
             found = decode_place(value, value_n, ret_place);
@@ -97,10 +101,24 @@ int files_filled_next(struct files *files, const struct replica_content_id *afte
     return rv != 0 ? rv : found;
 }
 
-void files_index_put(struct replica_kv_batch *batch, const struct files_item *item)
+int files_filled_next(struct files *files, const struct replica_content_id *after,
+                      struct replica_content_id *ret_id, struct files_place *ret_place)
+{
+    return next_record(files, 'f', after, ret_id, ret_place);
+}
+
+int files_index_next(struct files *files, const struct replica_content_id *after,
+                     struct replica_content_id *ret_id)
+{
+    struct files_place place;
+    return next_record(files, 'i', after, ret_id, &place);
+}
+
+void files_index_put(struct replica_kv_batch *batch, const struct files_item *item,
+                     const struct files_place *place)
 {
     const struct contents_tree *tree = &item->tree;
-    uint8_t key[KEY_MAX], place[PLACE_SIZE];
+    uint8_t key[KEY_MAX], value[PLACE_SIZE];
     size_t n;
     for (uint32_t page = 0; page < tree->pages && tree->chunks > 1; page++) {
         n = make_page_key(key, &tree->id, page);
@@ -111,9 +129,55 @@ void files_index_put(struct replica_kv_batch *batch, const struct files_item *it
         n = make_key(key, 'r', &tree->id);
         replica_kv_batch_put(batch, key, n, tree->page_ids, tree->pages * REPLICA_HASH_SIZE);
     }
-    encode_place(item, place);
+    encode_place(place, value);
     n = make_key(key, 'i', &tree->id);
-    replica_kv_batch_put(batch, key, n, place, sizeof place);
+    replica_kv_batch_put(batch, key, n, value, sizeof value);
+}
+
+static int read_live(struct files *files, const struct replica_kv_batch *pending, uint64_t pack,
+                     uint64_t *ret_bytes, uint64_t *ret_n)
+{
+    uint8_t key[10] = {'C', 'k'};
+    struct replica_buffer value;
+    int rv;
+    replica_u64_encode(pack, key + 2);
+    replica_buffer_init(&value);
+    rv = replica_kv_get_through(files->log, pending, key, sizeof key, &value);
+    if (rv == 0 && value.size != LIVE_SIZE)
+        rv = REPLICA_E_CORRUPT;
+    *ret_bytes = rv == 0 ? replica_u64_decode(value.data) : 0;
+    *ret_n = rv == 0 ? replica_u64_decode(value.data + 8) : 0;
+    replica_buffer_close(&value);
+    return rv == REPLICA_E_NOTFOUND ? 0 : rv;
+}
+
+int files_index_pack_live(struct files *files, uint64_t pack, uint64_t *ret_live)
+{
+    uint64_t bytes;
+    return read_live(files, NULL, pack, &bytes, ret_live);
+}
+
+int files_index_pack(struct files *files, struct replica_kv_batch *batch, const struct files_place *place,
+                     bool add, uint64_t *ret_live)
+{
+    uint8_t key[10] = {'C', 'k'}, value[LIVE_SIZE];
+    uint64_t bytes, n;
+    int rv = read_live(files, batch, place->pack, &bytes, &n);
+    if (rv != 0)
+        return rv;
+    if (!add && (n == 0 || bytes < place->stored))
+        return REPLICA_E_CORRUPT;
+    n = add ? n + 1 : n - 1;
+    bytes = add ? bytes + place->stored : bytes - place->stored;
+    replica_u64_encode(place->pack, key + 2);
+    replica_u64_encode(bytes, value);
+    replica_u64_encode(n, value + 8);
+    if (n == 0)
+        replica_kv_batch_delete(batch, key, sizeof key);
+    else
+        replica_kv_batch_put(batch, key, sizeof key, value, sizeof value);
+    *ret_live = n;
+    return 0;
 }
 
 void files_index_delete(struct replica_kv_batch *batch, const struct replica_content_id *id)
@@ -138,34 +202,6 @@ int files_index_ids(struct files *files, const struct replica_content_id *id, st
         (rv == 0 && (!contents_tree_shape(id, piece, &size) || ret_ids->size != size)))
         rv = REPLICA_E_CORRUPT;
     return rv;
-}
-
-int files_index_next(struct files *files, const struct replica_content_id *after,
-                     struct replica_content_id *ret_id)
-{
-    uint8_t key[KEY_MAX + 1];
-    size_t n = 2;
-    struct replica_kv_cursor *cursor;
-    int rv = replica_kv_cursor_open(files->log, &cursor), found = REPLICA_E_NOTFOUND;
-    if (rv != 0)
-        return rv;
-    memcpy(key, "Ci", 2);
-    if (after != NULL) {
-        n = make_key(key, 'i', after);
-        key[n++] = 0;
-    }
-    replica_kv_cursor_seek(cursor, key, n);
-    if (replica_kv_cursor_valid(cursor)) {
-        const uint8_t *at;
-        size_t at_n;
-        replica_kv_cursor_key(cursor, &at, &at_n);
-        if (at_n == 2 + REPLICA_CONTENT_ID_SIZE && at[0] == 'C' && at[1] == 'i') {
-            replica_content_id_decode(at + 2, ret_id);
-            found = 0;
-        }
-    }
-    rv = replica_kv_cursor_close(&cursor);
-    return rv != 0 ? rv : found;
 }
 
 void files_totals_put(struct files *files, struct replica_kv_batch *batch)

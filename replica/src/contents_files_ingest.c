@@ -11,38 +11,58 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-int files_register(struct files *files, const struct replica_hash *ids, uint64_t length,
-                   const char *temporary, const void *data, struct replica_content_id *ret_id)
+/* Gives a file a second name in partial/, whatever stood there. */
+static int link_partial(struct files *files, int directory, const char *from, const char *name)
+{
+    char temporary[FILES_NAME_MAX];
+    int rv = 0;
+    snprintf(temporary, sizeof temporary, "link.%llu", (unsigned long long)files->next_temporary++);
+    if (linkat(directory, from, files->partial, temporary, 0) != 0 ||
+        renameat(files->partial, temporary, files->partial, name) != 0)
+        rv = files_errno();
+    unlinkat(files->partial, temporary, 0); /* left if both are names of one file already */
+    return rv;
+}
+
+int files_register(struct files *files, const struct replica_hash *ids, uint64_t length, int directory,
+                   const char *name, const void *data, struct replica_content_id *ret_id)
 {
     struct replica_content_id id;
     struct files_place place;
     struct files_item *item;
-    char name[FILES_NAME_MAX];
+    char partial[FILES_NAME_MAX];
+    bool added = false;
     int rv = 0;
     contents_tree_root(ids, replica_merkle_chunks(length), length, &id);
-    files_name(&id, name);
+    files_name(&id, partial);
     pthread_mutex_lock(&files->lock);
     item = files_find(files, &id);
-    if (item == NULL && files_index_get(files, &id, &place) == 0)
+    if ((item == NULL && files_index_get(files, &id, &place) == 0) ||
+        (item != NULL && item->state == REPLICA_CONTENTS_FILLED))
         goto known;
-    if (item != NULL && item->state != REPLICA_CONTENTS_PARTIAL)
-        goto known;
-    if (item == NULL)
-        rv = files_add(files, &id, &item);
+    if (item == NULL) {
+        rv = length <= REPLICA_CONTENTS_PACKED_MAX ? files_check_space(files, length)
+                                                   : files_check_capacity(files, length);
+        if (rv == 0)
+            rv = files_add(files, &id, &item);
+        added = rv == 0;
+    }
+    /* The bytes first: a chunk that is marked present is there. */
+    if (rv == 0)
+        rv = item->packed ? files_pack_append(files, item, data, (size_t)length)
+                          : link_partial(files, directory, name, partial);
     if (rv == 0)
         rv = contents_tree_fill(&item->tree, ids);
-    if (rv == 0 && item->packed)
-        rv = files_pack_append(files, item, data, (size_t)length);
-    else if (rv == 0 && renameat(files->partial, temporary, files->partial, name) != 0)
-        rv = files_errno();
-    if (rv == 0)
+    if (rv == 0) {
+        item->leftover = false;
         rv = files_set_filled(files, item);
-    if (rv != 0 && item != NULL && item->users == 0)
+    }
+    if (rv != 0 && added) {
         files_drop(files, item);
+        unlinkat(files->partial, partial, 0);
+    }
 known:
     pthread_mutex_unlock(&files->lock);
-    if (temporary != NULL)
-        unlinkat(files->partial, temporary, 0); /* gone already if it was renamed */
     if (rv == 0)
         *ret_id = id;
     return rv;
@@ -122,12 +142,13 @@ static bool unchanged(const struct stat *a, const struct stat *b)
 
 static int copy_in(struct files *files, struct run *run, char temporary[FILES_NAME_MAX])
 {
-    int rv = files_check_space(files, run->length);
-    if (rv != 0)
-        return rv;
+    int rv;
     pthread_mutex_lock(&files->lock);
+    rv = files_check_space(files, run->length);
     snprintf(temporary, FILES_NAME_MAX, "tmp.%llu", (unsigned long long)files->next_temporary++);
     pthread_mutex_unlock(&files->lock);
+    if (rv != 0)
+        return rv;
     run->to = openat(files->partial, temporary, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (run->to < 0)
         return files_errno();
@@ -151,7 +172,7 @@ int replica_contents_files_ingest_fd(struct replica_contents *contents, int fd,
     struct replica_content_id id;
     char temporary[FILES_NAME_MAX];
     struct stat before, after;
-    bool packed;
+    bool packed, copied;
     int rv;
     if (fstat(fd, &before) != 0)
         return files_errno();
@@ -164,16 +185,17 @@ int replica_contents_files_ingest_fd(struct replica_contents *contents, int fd,
         return replica_contents_ingest(contents, "", 0, ret_id);
     packed = run.length <= REPLICA_CONTENTS_PACKED_MAX;
     rv = packed ? run_all(&run) : copy_in(files, &run, temporary);
-    if (rv == 0 && (fstat(fd, &after) != 0 || !unchanged(&before, &after))) {
-        if (!packed)
-            unlinkat(files->partial, temporary, 0);
+    copied = rv == 0 && !packed;
+    if (rv == 0 && (fstat(fd, &after) != 0 || !unchanged(&before, &after)))
         rv = REPLICA_E_BUSY;
-    }
     if (rv == 0) {
         if (packed && lseek(fd, 0, SEEK_DATA) < 0 && errno == ENXIO)
             memset(run.chunk, 0, (size_t)run.length); /* nothing but a hole was not read */
-        rv = files_register(files, run.ids, run.length, packed ? NULL : temporary, run.chunk, &id);
+        rv = files_register(files, run.ids, run.length, files->partial, packed ? NULL : temporary, run.chunk,
+                            &id);
     }
+    if (copied)
+        unlinkat(files->partial, temporary, 0);
     free(run.ids);
     free(run.chunk);
     if (rv == 0)
@@ -227,12 +249,20 @@ int replica_contents_files_draft_new(struct replica_contents *contents, uint64_t
 
 int replica_contents_files_draft_open(struct replica_contents *contents, uint64_t number, int *ret_fd)
 {
+    int directory = ((struct files *)contents)->draft, fd, writable;
     char name[FILES_NAME_MAX];
+    struct stat status;
     draft_name(number, name);
-    *ret_fd = openat(((struct files *)contents)->draft, name, O_RDWR | O_CLOEXEC);
-    if (*ret_fd < 0 && errno == EACCES) /* adopted and synced meanwhile: it is read-only for good */
-        *ret_fd = openat(((struct files *)contents)->draft, name, O_RDONLY | O_CLOEXEC);
-    return *ret_fd >= 0 ? 0 : errno == ENOENT ? REPLICA_E_NOTFOUND : files_errno();
+    fd = openat(directory, name, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return errno == ENOENT ? REPLICA_E_NOTFOUND : files_errno();
+    *ret_fd = fd;
+    if (fstat(fd, &status) == 0 && status.st_nlink > 1)
+        return 0; /* a content by now: never written again */
+    writable = openat(directory, name, O_RDWR | O_CLOEXEC);
+    close(fd);
+    *ret_fd = writable;
+    return writable >= 0 ? 0 : errno == ENOENT ? REPLICA_E_NOTFOUND : files_errno();
 }
 
 int replica_contents_files_draft_remove(struct replica_contents *contents, uint64_t number)
@@ -242,51 +272,31 @@ int replica_contents_files_draft_remove(struct replica_contents *contents, uint6
     return unlinkat(((struct files *)contents)->draft, name, 0) == 0 || errno == ENOENT ? 0 : files_errno();
 }
 
-/* Gives the draft's file a second name among the partial ones: until the caller's record of it is durable,
- * the draft must not go. Errors: IO; NOTFOUND: the file system has no such links. */
-static int link_draft(struct files *files, uint64_t number, char temporary[FILES_NAME_MAX])
-{
-    char name[FILES_NAME_MAX];
-    draft_name(number, name);
-    snprintf(temporary, FILES_NAME_MAX, "draft.%llu", (unsigned long long)number);
-    if (linkat(files->draft, name, files->partial, temporary, 0) == 0)
-        return 0;
-    if (errno != EEXIST)
-        return errno == EPERM || errno == EOPNOTSUPP || errno == EMLINK ? REPLICA_E_NOTFOUND : files_errno();
-    unlinkat(files->partial, temporary, 0);
-    return linkat(files->draft, name, files->partial, temporary, 0) == 0 ? 0 : files_errno();
-}
-
-static int adopt_whole(struct files *files, uint64_t number, struct run *run,
-                       struct replica_content_id *ret_id)
-{
-    char temporary[FILES_NAME_MAX];
-    int rv = run_all(run);
-    if (rv == 0)
-        rv = link_draft(files, number, temporary);
-    if (rv == REPLICA_E_NOTFOUND)
-        return replica_contents_files_ingest_fd(&files->base, run->from, NULL, NULL, ret_id);
-    return rv == 0 ? files_register(files, run->ids, run->length, temporary, NULL, ret_id) : rv;
-}
-
 int replica_contents_files_draft_adopt(struct replica_contents *contents, uint64_t number,
                                        struct replica_content_id *ret_id)
 {
     struct files *files = (struct files *)contents;
     struct run run = {.to = -1};
-    struct stat status;
+    char name[FILES_NAME_MAX];
+    struct stat before, after;
     int rv = replica_contents_files_draft_open(contents, number, &run.from);
     if (rv != 0)
         return rv;
-    if (fstat(run.from, &status) != 0)
+    draft_name(number, name);
+    if (fstat(run.from, &before) != 0)
         rv = files_errno();
-    run.length = rv == 0 ? (uint64_t)status.st_size : 0;
+    run.length = rv == 0 ? (uint64_t)before.st_size : 0;
     if (rv == 0 && run.length > REPLICA_CONTENT_SIZE_MAX)
         rv = REPLICA_E_TOOBIG;
-    if (rv == 0 && run.length <= REPLICA_CONTENTS_PACKED_MAX)
+    if (rv == 0 && run.length <= REPLICA_CONTENTS_PACKED_MAX) {
         rv = replica_contents_files_ingest_fd(contents, run.from, NULL, NULL, ret_id);
-    else if (rv == 0)
-        rv = adopt_whole(files, number, &run, ret_id);
+    } else if (rv == 0) {
+        rv = run_all(&run);
+        if (rv == 0 && (fstat(run.from, &after) != 0 || !unchanged(&before, &after)))
+            rv = REPLICA_E_BUSY;
+        if (rv == 0)
+            rv = files_register(files, run.ids, run.length, files->draft, name, NULL, ret_id);
+    }
     close(run.from);
     free(run.ids);
     free(run.chunk);

@@ -3,7 +3,6 @@
 
 #include "replica/error.h"
 
-#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -24,15 +23,15 @@ void files_name(const struct replica_content_id *id, char ret_name[FILES_NAME_MA
 bool files_parse_name(const char *name, struct replica_content_id *ret_id)
 {
     char again[FILES_NAME_MAX];
+    if (strlen(name) < 2 * REPLICA_HASH_SIZE + 2)
+        return false;
     for (size_t i = 0; i < REPLICA_HASH_SIZE; i++) {
         unsigned byte;
-        if (!isxdigit((unsigned char)name[2 * i]) || sscanf(name + 2 * i, "%2x", &byte) != 1)
+        if (sscanf(name + 2 * i, "%2x", &byte) != 1)
             return false;
         ret_id->root[i] = (uint8_t)byte;
     }
-    if (name[64] != '-')
-        return false;
-    ret_id->length = strtoull(name + 65, NULL, 10);
+    ret_id->length = strtoull(name + 2 * REPLICA_HASH_SIZE + 1, NULL, 10);
     files_name(ret_id, again);
     return strcmp(name, again) == 0;
 }
@@ -92,14 +91,19 @@ bool files_all_zero(const uint8_t *data, size_t n)
     return n == 0 || (data[0] == 0 && memcmp(data, data + 1, n - 1) == 0);
 }
 
+/* What is under way is counted by its length: its holes are not known yet. */
+int files_check_capacity(struct files *files, uint64_t bytes)
+{
+    uint64_t taken = files->totals.bytes + files->open.bytes;
+    return files->capacity > 0 && (taken > files->capacity || bytes > files->capacity - taken)
+               ? REPLICA_E_NOSPACE
+               : 0;
+}
+
 int files_check_space(struct files *files, uint64_t bytes)
 {
     struct statvfs status;
-    bool full;
-    pthread_mutex_lock(&files->lock);
-    full = files->capacity > 0 && files->totals.bytes + bytes > files->capacity;
-    pthread_mutex_unlock(&files->lock);
-    if (full)
+    if (files_check_capacity(files, bytes) != 0)
         return REPLICA_E_NOSPACE;
     if (fstatvfs(files->directory, &status) != 0)
         return files_errno();
@@ -135,8 +139,16 @@ int files_add(struct files *files, const struct replica_content_id *id, struct f
     item->packed = id->length <= REPLICA_CONTENTS_PACKED_MAX;
     item->next = files->table[bucket(id)];
     files->table[bucket(id)] = item;
+    files->open.count++;
+    files->open.bytes += id->length;
     *ret_item = item;
     return 0;
+}
+
+static void free_item(struct files_item *item)
+{
+    contents_tree_close(&item->tree);
+    free(item);
 }
 
 void files_drop(struct files *files, struct files_item *item)
@@ -145,8 +157,29 @@ void files_drop(struct files *files, struct files_item *item)
     while (*at != item)
         at = &(*at)->next;
     *at = item->next;
-    contents_tree_close(&item->tree);
-    free(item);
+    files->open.count--;
+    files->open.bytes -= item->tree.id.length;
+    item->dropped = true;
+    if (item->users == 0)
+        free_item(item);
+}
+
+void files_leave(struct files_item *item)
+{
+    item->users--;
+    if (item->dropped && item->users == 0)
+        free_item(item);
+}
+
+struct files_item *files_leftover_next(struct files *files, const struct replica_content_id *after)
+{
+    struct files_item *best = NULL;
+    for (size_t i = 0; i < FILES_TABLE_SIZE; i++)
+        for (struct files_item *item = files->table[i]; item != NULL; item = item->next)
+            if (item->leftover && (after == NULL || replica_content_id_compare(&item->tree.id, after) > 0) &&
+                (best == NULL || replica_content_id_compare(&item->tree.id, &best->tree.id) < 0))
+                best = item;
+    return best;
 }
 
 /* The record comes before the state: whoever sees the content filled may name it in the log, and a killed

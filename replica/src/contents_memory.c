@@ -35,7 +35,8 @@ static size_t position(const struct memory *memory, const struct replica_content
 static struct item *find(const struct memory *memory, const struct replica_content_id *id)
 {
     size_t at = position(memory, id);
-    return at < memory->n && replica_content_id_equal(&memory->items[at]->tree.id, id) ? memory->items[at] : NULL;
+    return at < memory->n && replica_content_id_equal(&memory->items[at]->tree.id, id) ? memory->items[at]
+                                                                                       : NULL;
 }
 
 static void free_item(struct item *item)
@@ -81,7 +82,8 @@ static int add(struct memory *memory, const struct replica_content_id *id, struc
     return 0;
 }
 
-static enum replica_contents_state memory_state(struct replica_contents *contents, const struct replica_content_id *id)
+static enum replica_contents_state memory_state(struct replica_contents *contents,
+                                                const struct replica_content_id *id)
 {
     const struct item *item = find((struct memory *)contents, id);
     return item == NULL ? REPLICA_CONTENTS_ABSENT : item->state;
@@ -113,8 +115,8 @@ static int store_chunk(struct item *item, uint32_t chunk, const void *data, size
     return 0;
 }
 
-static int memory_write(struct replica_contents *contents, const struct replica_content_id *id, struct replica_piece piece,
-                        const void *data, size_t n)
+static int memory_write(struct replica_contents *contents, const struct replica_content_id *id,
+                        struct replica_piece piece, const void *data, size_t n)
 {
     struct memory *memory = (struct memory *)contents;
     struct item *item = find(memory, id);
@@ -127,13 +129,15 @@ static int memory_write(struct replica_contents *contents, const struct replica_
         return 0;
     rv = contents_tree_verify(&item->tree, piece, data, n);
     if (rv == 0)
-        rv = piece.kind == REPLICA_PIECE_CHUNK ? store_chunk(item, piece.index, data, n) : contents_tree_learn(&item->tree, piece, data);
+        rv = piece.kind == REPLICA_PIECE_CHUNK ? store_chunk(item, piece.index, data, n)
+                                               : contents_tree_learn(&item->tree, piece, data);
     if (rv == 0 && contents_tree_is_filled(&item->tree))
         item->state = REPLICA_CONTENTS_FILLED;
     return rv;
 }
 
-static int memory_ingest(struct replica_contents *contents, const void *data, size_t n, struct replica_content_id *ret_id)
+static int memory_ingest(struct replica_contents *contents, const void *data, size_t n,
+                         struct replica_content_id *ret_id)
 {
     struct memory *memory = (struct memory *)contents;
     struct replica_content_id id;
@@ -147,7 +151,8 @@ static int memory_ingest(struct replica_contents *contents, const void *data, si
     if (ids == NULL)
         return REPLICA_E_NOMEM;
     for (uint32_t i = 0; i < chunks; i++)
-        replica_merkle_chunk((const uint8_t *)data + i * REPLICA_CHUNK_SIZE, replica_merkle_chunk_size(n, i), &ids[i]);
+        replica_merkle_chunk((const uint8_t *)data + i * REPLICA_CHUNK_SIZE, replica_merkle_chunk_size(n, i),
+                             &ids[i]);
     contents_tree_root(ids, chunks, n, &id);
     item = find(memory, &id);
     if (item == NULL)
@@ -155,7 +160,8 @@ static int memory_ingest(struct replica_contents *contents, const void *data, si
     if (rv == 0 && item->state == REPLICA_CONTENTS_PARTIAL) {
         for (uint32_t i = 0; i < chunks && rv == 0; i++)
             if (item->chunks[i] == NULL)
-                rv = store_chunk(item, i, (const uint8_t *)data + i * REPLICA_CHUNK_SIZE, replica_merkle_chunk_size(n, i));
+                rv = store_chunk(item, i, (const uint8_t *)data + i * REPLICA_CHUNK_SIZE,
+                                 replica_merkle_chunk_size(n, i));
         if (rv == 0)
             rv = contents_tree_fill(&item->tree, ids);
         if (rv == 0)
@@ -178,7 +184,8 @@ static int memory_sync(struct replica_contents *contents)
     return 0;
 }
 
-static bool memory_has(struct replica_contents *contents, const struct replica_content_id *id, struct replica_piece piece)
+static bool memory_has(struct replica_contents *contents, const struct replica_content_id *id,
+                       struct replica_piece piece)
 {
     const struct item *item = find((struct memory *)contents, id);
     return item != NULL && contents_tree_has(&item->tree, piece);
@@ -193,8 +200,8 @@ static void append_zeros(struct replica_buffer *out, size_t n)
     }
 }
 
-static int memory_read_piece(struct replica_contents *contents, const struct replica_content_id *id, struct replica_piece piece,
-                             struct replica_buffer *ret_data)
+static int memory_read_piece(struct replica_contents *contents, const struct replica_content_id *id,
+                             struct replica_piece piece, struct replica_buffer *ret_data)
 {
     struct item *item = find((struct memory *)contents, id);
     size_t n;
@@ -215,8 +222,8 @@ static int memory_read_piece(struct replica_contents *contents, const struct rep
     return contents_tree_verify(&item->tree, piece, ret_data->data, n) == 0 ? 0 : REPLICA_E_CORRUPT;
 }
 
-static int memory_read(struct replica_contents *contents, const struct replica_content_id *id, uint64_t offset, void *data, size_t n,
-                       size_t *ret_n)
+static int memory_read(struct replica_contents *contents, const struct replica_content_id *id,
+                       uint64_t offset, void *data, size_t n, size_t *ret_n)
 {
     struct item *item = find((struct memory *)contents, id);
     for (size_t done = 0; done < n;) {
@@ -240,18 +247,23 @@ static int memory_read(struct replica_contents *contents, const struct replica_c
 static int memory_remove(struct replica_contents *contents, const struct replica_content_id *id)
 {
     struct memory *memory = (struct memory *)contents;
-    if (find(memory, id) == NULL)
+    const struct item *item = find(memory, id);
+    if (item == NULL)
         return REPLICA_E_ABSENT;
+    if (item->state == REPLICA_CONTENTS_FILLED)
+        return REPLICA_E_BUSY;
     drop(memory, position(memory, id));
     return 0;
 }
 
-static int memory_next(struct replica_contents *contents, const struct replica_content_id *after, struct replica_content_id *ret_id,
-                       enum replica_contents_state *ret_state)
+static int memory_next(struct replica_contents *contents, const struct replica_content_id *after,
+                       struct replica_content_id *ret_id, enum replica_contents_state *ret_state)
 {
     struct memory *memory = (struct memory *)contents;
     size_t at = after == NULL ? 0 : position(memory, after);
     if (after != NULL && at < memory->n && replica_content_id_equal(&memory->items[at]->tree.id, after))
+        at++;
+    while (at < memory->n && memory->items[at]->state != REPLICA_CONTENTS_COMPLETE)
         at++;
     if (at >= memory->n)
         return REPLICA_E_NOTFOUND;
@@ -264,10 +276,12 @@ static void memory_totals(struct replica_contents *contents, struct replica_cont
 {
     const struct memory *memory = (struct memory *)contents;
     *ret_totals = (struct replica_contents_totals){.count = memory->n};
-    for (size_t i = 0; i < memory->n; i++)
-        for (uint32_t chunk = 0; chunk < memory->items[i]->tree.chunks; chunk++)
-            if (memory->items[i]->chunks[chunk] != NULL)
-                ret_totals->bytes += replica_merkle_chunk_size(memory->items[i]->tree.id.length, chunk);
+    for (size_t i = 0; i < memory->n; i++) {
+        const struct item *item = memory->items[i];
+        bool whole = item->state != REPLICA_CONTENTS_COMPLETE ||
+                     item->tree.id.length <= 64 * 1024; /* as the files count */
+        ret_totals->bytes += whole ? item->tree.id.length : contents_tree_stored(&item->tree);
+    }
 }
 
 static void memory_destroy(struct replica_contents *contents)
@@ -318,7 +332,8 @@ void replica_contents_memory_fail(struct replica_contents *contents, int code)
     ((struct memory *)contents)->fail_code = code;
 }
 
-int replica_contents_memory_damage(struct replica_contents *contents, const struct replica_content_id *id, uint64_t offset)
+int replica_contents_memory_damage(struct replica_contents *contents, const struct replica_content_id *id,
+                                   uint64_t offset)
 {
     struct item *item = find((struct memory *)contents, id);
     uint32_t chunk = (uint32_t)(offset / REPLICA_CHUNK_SIZE);

@@ -126,19 +126,41 @@ void contents_tree_mark(struct contents_tree *tree, uint32_t chunk)
     tree->present_n++;
 }
 
+struct zeros {
+    struct replica_hash full, last;
+};
+
+static struct zeros zeros_of(const struct contents_tree *tree)
+{
+    struct zeros zeros;
+    replica_merkle_zero_chunk(REPLICA_CHUNK_SIZE, &zeros.full);
+    replica_merkle_zero_chunk(replica_merkle_chunk_size(tree->id.length, tree->chunks - 1), &zeros.last);
+    return zeros;
+}
+
+static bool is_hole(const struct contents_tree *tree, const struct zeros *zeros, uint32_t chunk)
+{
+    const struct replica_hash *zero = chunk + 1 == tree->chunks ? &zeros->last : &zeros->full;
+    return memcmp(contents_tree_chunk_id(tree, chunk)->bytes, zero->bytes, REPLICA_HASH_SIZE) == 0;
+}
+
 static void mark_holes(struct contents_tree *tree, uint32_t page)
 {
     uint32_t n = replica_merkle_page_chunks(tree->id.length, page);
-    struct replica_hash full, last;
-    uint32_t last_size = replica_merkle_chunk_size(tree->id.length, tree->chunks - 1);
-    replica_merkle_zero_chunk(REPLICA_CHUNK_SIZE, &full);
-    replica_merkle_zero_chunk(last_size, &last);
-    for (uint32_t i = 0; i < n; i++) {
-        uint32_t chunk = page * REPLICA_PAGE_CHUNKS + i;
-        const struct replica_hash *zero = chunk + 1 == tree->chunks ? &last : &full;
-        if (memcmp(tree->chunk_ids[page][i].bytes, zero->bytes, REPLICA_HASH_SIZE) == 0)
-            contents_tree_mark(tree, chunk);
-    }
+    struct zeros zeros = zeros_of(tree);
+    for (uint32_t i = 0; i < n; i++)
+        if (is_hole(tree, &zeros, page * REPLICA_PAGE_CHUNKS + i))
+            contents_tree_mark(tree, page * REPLICA_PAGE_CHUNKS + i);
+}
+
+uint64_t contents_tree_stored(const struct contents_tree *tree)
+{
+    struct zeros zeros = zeros_of(tree);
+    uint64_t bytes = 0;
+    for (uint32_t chunk = 0; chunk < tree->chunks; chunk++)
+        if (!is_hole(tree, &zeros, chunk))
+            bytes += replica_merkle_chunk_size(tree->id.length, chunk);
+    return bytes;
 }
 
 int contents_tree_learn(struct contents_tree *tree, struct replica_piece piece, const void *data)
@@ -170,15 +192,14 @@ int contents_tree_fill(struct contents_tree *tree, const struct replica_hash *id
     for (uint32_t page = 0; page < tree->pages; page++) {
         uint32_t n = replica_merkle_page_chunks(tree->id.length, page);
         const struct replica_hash *from = ids + (size_t)page * REPLICA_PAGE_CHUNKS;
-        if (tree->chunk_ids[page] ==
-            NULL) { /* else verified before, and perhaps being read by another thread */
+        if (tree->chunk_ids[page] == NULL) {
             tree->chunk_ids[page] = malloc(n * sizeof *from);
             if (tree->chunk_ids[page] == NULL)
                 return REPLICA_E_NOMEM;
             memcpy(tree->chunk_ids[page], from, n * sizeof *from);
             tree->pages_n++;
-        }
-        if (tree->pages > 1)
+        } /* known ones were verified, so they are the same */
+        if (!tree->root)
             replica_merkle_fold(from, n, &tree->page_ids[page]);
     }
     tree->root = true;

@@ -36,7 +36,7 @@ enum replica_contents_state {
 
 struct replica_contents_totals {
     uint64_t count; /* contents that are not absent */
-    uint64_t bytes; /* bytes on disk, holes not counted */
+    uint64_t bytes; /* that they take or may come to take: holes are not counted once they are known */
 };
 
 struct replica_contents;
@@ -85,7 +85,7 @@ int replica_contents_ingest(struct replica_contents *contents, const void *data,
 
 /* Makes COMPLETE everything that was FILLED when the call began: bytes, then directory entries, then the index record
  * (which is durable with the next sync of the log kv). Errors: IO, NOSPACE: then nothing changed state, and the
- * caller must stop voting. */
+ * caller must stop voting; every later sync fails, too, until the contents are opened again. */
 int replica_contents_sync(struct replica_contents *contents);
 
 /* Whether that piece is present and verified (in any state but ABSENT). */
@@ -100,10 +100,12 @@ int replica_contents_read_piece(struct replica_contents *contents, const struct 
 int replica_contents_read(struct replica_contents *contents, const struct replica_content_id *id, uint64_t offset,
                           void *data, size_t n, size_t *ret_n);
 
-/* Forgets a content and frees its bytes. The caller has checked that nothing refers to it. Open descriptors keep reading. */
+/* Forgets a content; its bytes are freed by the next sync, once that is durable. The caller has checked that nothing refers to it. Open
+ * descriptors keep reading. Errors: ABSENT, BUSY (FILLED: a sync is to come; or a piece of it is being written), IO. */
 int replica_contents_remove(struct replica_contents *contents, const struct replica_content_id *id);
 
-/* The first content whose id is greater than after (NULL: the first of all). Errors: NOTFOUND at the end. */
+/* The first content whose id is greater than after (NULL: the first of all) among those that are COMPLETE, or PARTIAL since an earlier
+ * life and not begun in this one; the others are somebody's work. Errors: NOTFOUND at the end. */
 int replica_contents_next(struct replica_contents *contents, const struct replica_content_id *after,
                           struct replica_content_id *ret_id, enum replica_contents_state *ret_state);
 

@@ -1,19 +1,17 @@
 /* The file back end of contents: whole files for large contents, append-only packs for small ones. Not pure.
  *
- * Under one directory: `partial/ID` (sparse, being filled), `whole/XX/ID` (complete, mode 0444, never written
- * again), `packs/N.pack` (contents ≤ 64 KiB), `draft/N` (files being written by views). The index of what is
- * complete, the chunk ids and the place inside a pack are records of the log kv (prefix `C`, see
- * docs/storage-format.md), so that nothing is scanned at start. What is filled but not yet synced has a
- * record too (`Cf`), so that it survives a killed process; the next open verifies it by its hash. A crash
- * leaves at worst unreferenced bytes, which that open removes. */
+ * Under one directory: `partial/ID` (sparse, being filled), `whole/XX/ID` (complete, mode 0444, never written again),
+ * `packs/N.pack` (contents ≤ 64 KiB), `draft/N` (files being written by views). The index of what is complete, the chunk
+ * ids and the place inside a pack are records of the log kv (prefix `C`, see docs/storage-format.md), so that nothing is
+ * scanned at start but partial/ and the names of the packs. A crash leaves at worst unreferenced bytes, which the next open removes; a
+ * partial file stays, and whoever begins that content again finds in it what its hashes confirm. */
 #ifndef REPLICA_CONTENTS_FILES_H
 #define REPLICA_CONTENTS_FILES_H
 
 #include "replica/contents.h"
 #include "replica/kv.h"
 
-#define REPLICA_CONTENTS_PACKED_MAX                                                                          \
-    (64 * 1024) /* larger contents are whole files, readable through a descriptor */
+#define REPLICA_CONTENTS_PACKED_MAX (64 * 1024) /* larger contents are whole files, readable through a descriptor */
 
 struct replica_contents_files_options {
     const char *path;       /* a directory, made if absent; borrowed for the call */
@@ -26,27 +24,24 @@ struct replica_contents_files_options {
 int replica_contents_files_open(const struct replica_contents_files_options *options,
                                 struct replica_contents **ret_contents);
 
-/* Copies (by reflink where the file system can) and hashes what fd holds from offset 0 to its end; FILLED
- * afterwards. progress (may be NULL) is called about every MiB with the bytes read so far; non-zero cancels
- * (CANCELLED). Errors: IO, NOSPACE, TOOBIG, BUSY (the file changed while it was read), CANCELLED. fd is
- * borrowed. */
+/* Copies (by reflink where the file system can) and hashes what fd holds from offset 0 to its end; FILLED afterwards.
+ * progress (may be NULL) is called about every MiB with the bytes read so far; non-zero cancels (CANCELLED).
+ * Errors: IO, NOSPACE, TOOBIG, BUSY (the file changed while it was read), CANCELLED. fd is borrowed. */
 int replica_contents_files_ingest_fd(struct replica_contents *contents, int fd,
                                      int (*progress)(void *context, uint64_t bytes), void *context,
                                      struct replica_content_id *ret_id);
 
-/* A read-only descriptor to the bytes of a complete whole file, returned to the caller. Errors: ABSENT
- * (packed or not complete), IO. */
-int replica_contents_files_fd(struct replica_contents *contents, const struct replica_content_id *id,
-                              int *ret_fd);
+/* A read-only descriptor to the bytes of a complete whole file, returned to the caller. Errors: ABSENT (packed or not
+ * complete), IO. */
+int replica_contents_files_fd(struct replica_contents *contents, const struct replica_content_id *id, int *ret_fd);
 
-/* A new draft file, opened read-write; *ret_number names it for good. The descriptor is returned to the
- * caller. */
+/* A new draft file, opened read-write; *ret_number names it for good. The descriptor is returned to the caller. */
 int replica_contents_files_draft_new(struct replica_contents *contents, uint64_t *ret_number, int *ret_fd);
 int replica_contents_files_draft_open(struct replica_contents *contents, uint64_t number, int *ret_fd);
 int replica_contents_files_draft_remove(struct replica_contents *contents, uint64_t number);
-/* Hashes a draft nobody writes to any more and makes its file the content, without a copy if it becomes a
- * whole file. The draft stays, as a second name of the same file, until draft_remove: the caller does that
- * once its record of the content is durable. Errors as ingest_fd; NOTFOUND. */
+/* Hashes a draft nobody writes to any more and makes its file the content, without a copy if it becomes a whole file. The draft stays, as
+ * another name of the same bytes that draft_open gives read-only, until draft_remove: to be called once the record that names the content
+ * in its place is durable. Errors as ingest_fd. */
 int replica_contents_files_draft_adopt(struct replica_contents *contents, uint64_t number,
                                        struct replica_content_id *ret_id);
 

@@ -605,6 +605,41 @@ static void what_was_made_whole_without_a_record_goes(void **state)
     expect_bytes(fixture->contents, &large, fixture->bytes);
 }
 
+/* Killed, not powerless: what was filled was perhaps answered for, so it is still there, once its hash has
+ * been checked. */
+static void what_was_filled_survives_a_killed_node(void **state)
+{
+    struct fixture *fixture = *state;
+    struct replica_content_id large = ingest(fixture->contents, fixture->bytes, 2 * MIB),
+                              small = ingest(fixture->contents, fixture->bytes, 900);
+    struct replica_content_id torn = ingest(fixture->contents, fixture->bytes + 1, 2 * MIB);
+    char path[300], hex[65];
+    int fd;
+    replica_contents_destroy(&fixture->contents);
+    for (size_t i = 0; i < 32; i++)
+        snprintf(hex + 2 * i, 3, "%02x", torn.root[i]);
+    snprintf(path, sizeof path, "%s/partial/%s-%zu", fixture->path, hex, 2 * MIB);
+    fd = open(path, O_WRONLY);
+    assert_true(fd >= 0 && pwrite(fd, "torn", 4, 5) == 4);
+    close(fd);
+    for (int life = 0; life < 2; life++) {
+        if (life == 1)
+            replica_contents_destroy(&fixture->contents);
+        open_files(fixture);
+        assert_int_equal(replica_contents_state(fixture->contents, &large), REPLICA_CONTENTS_FILLED);
+        assert_int_equal(replica_contents_state(fixture->contents, &small), REPLICA_CONTENTS_FILLED);
+        assert_int_equal(replica_contents_state(fixture->contents, &torn), REPLICA_CONTENTS_PARTIAL);
+        expect_bytes(fixture->contents, &large, fixture->bytes);
+        expect_bytes(fixture->contents, &small, fixture->bytes);
+    }
+    assert_int_equal(replica_contents_sync(fixture->contents), 0);
+    assert_int_equal(support_count(fixture->log, "Cf", 2), 0);
+    reopen(fixture);
+    expect_bytes(fixture->contents, &large, fixture->bytes);
+    expect_bytes(fixture->contents, &small, fixture->bytes);
+    assert_int_equal(replica_contents_remove(fixture->contents, &torn), 0);
+}
+
 static void leftovers_without_a_meaning_are_removed(void **state)
 {
     struct fixture *fixture = *state;
@@ -1081,6 +1116,7 @@ int main(void)
         FILES(a_transfer_is_resumed),
         FILES(a_record_never_names_what_is_gone),
         FILES(what_was_made_whole_without_a_record_goes),
+        FILES(what_was_filled_survives_a_killed_node),
         FILES(leftovers_without_a_meaning_are_removed),
         FILES(a_failed_sync_is_for_good),
         FILES(descriptors_are_for_complete_whole_files),

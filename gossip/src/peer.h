@@ -14,6 +14,7 @@ struct peer_edit {
     struct replica_id view;
     int (*edit)(void *context, struct replica_view *view, struct replica_kv_batch *log);
     void *context;
+    bool durable; /* the answer waits for the sync */
     bool closing; /* no edit: the view is being closed */
 };
 

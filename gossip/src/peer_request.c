@@ -22,10 +22,22 @@ static int add_edit(struct gossip_peer *peer, const struct gossip_peer_request *
         .view = request->view,
         .edit = request->edit,
         .context = request->context,
+        .durable = request->durable,
         .closing = request->kind == GOSSIP_PEER_VIEW_CLOSE,
     };
     update->again = true;
     return 0;
+}
+
+/* Views take turns, so that a long edit of one holds up no other; of the view whose turn it is, the edit that was asked for first. */
+static struct peer_edit *next_edit(struct gossip_peer *peer)
+{
+    const struct replica_id *view;
+    peer->edits_turn = (peer->edits_turn + 1) % peer->edits_n;
+    view = &peer->edits[peer->edits_turn].view;
+    for (size_t i = 0;; i++)
+        if (replica_id_equal(&peer->edits[i].view, view))
+            return &peer->edits[i];
 }
 
 /* One at a time: what an edit wrote must be applied before the next one reads. */
@@ -36,8 +48,7 @@ int peer_edit_some(struct gossip_peer *peer, struct gossip_update *update)
     int rv;
     if (peer->edits_n == 0)
         return 0;
-    peer->edits_turn = (peer->edits_turn + 1) % peer->edits_n;
-    edit = &peer->edits[peer->edits_turn];
+    edit = next_edit(peer);
     view = replica_view_find(peer->views, &edit->view);
     if (view == NULL)
         rv = edit->closing ? 0 : REPLICA_E_NOTFOUND;
@@ -49,7 +60,7 @@ int peer_edit_some(struct gossip_peer *peer, struct gossip_update *update)
         rv = edit->edit(edit->context, view, &update->log);
     if (rv != REPLICA_E_AGAIN) {
         if (edit->token != 0)
-            gossip_update_answer(update, edit->token, rv, NULL, false);
+            gossip_update_answer(update, edit->token, rv, NULL, edit->durable && rv == 0);
         memmove(edit, edit + 1, (size_t)(&peer->edits[peer->edits_n] - (edit + 1)) * sizeof *edit);
         peer->edits_n--;
     }

@@ -35,7 +35,8 @@ enum gossip_peer_request_kind {
     GOSSIP_PEER_CONTROL,    /* control: the volume registry and `cluster init`; its token is set from this one */
     GOSSIP_PEER_VIEW_OPEN,  /* view_options (id may be zero: one is drawn; snapshot and vector are set here) → view id, apply_seq */
     GOSSIP_PEER_VIEW_CLOSE, /* view */
-    GOSSIP_PEER_VIEW_EDIT,  /* view, edit: called in a step until it does not return AGAIN; its result is the answer */
+    GOSSIP_PEER_VIEW_EDIT,  /* view, edit: called in a step until it does not return AGAIN; its result is the answer. Edits of one view are
+                               carried out one after the other, in the order of their requests */
     GOSSIP_PEER_COMMIT,     /* view → commit result (gossip/quorum.h) */
     GOSSIP_PEER_RELOAD,     /* view, mode, at_least → reload result (gossip/quorum.h) */
     GOSSIP_PEER_OFFER,      /* volume, offered: contents that a commit will name soon start their way to the voters → nothing, at once */
@@ -59,6 +60,7 @@ struct gossip_peer_request {
     size_t offered_n;
     int (*edit)(void *context, struct replica_view *view, struct replica_kv_batch *log);
     void *context; /* borrowed until the final answer */
+    bool durable;  /* EDIT: the answer waits until what was written is synced, contents that are filled included */
 };
 
 enum gossip_peer_event_kind {

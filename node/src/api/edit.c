@@ -25,6 +25,7 @@ static void start_edit(struct api_call *call)
     call->moving = call->method->run == api_fs_rename;
     request.edit = call->edit;
     request.context = call->state;
+    request.durable = call->edit_durable;
     api_request(call, &request, call->edit_done, NULL);
 }
 

@@ -76,9 +76,6 @@ def large_file(cluster, single, n, size):
     cache.wait_cluster()
     pairs(f"get {size >> 20} MiB from others, cold cache", n, lambda i: cache.cli("get", "large", f"/f{i}", os.path.join(base, f"far{i}")),
           digest, "openssl dgst -sha256", unit)
-    for path in os.listdir(base):
-        if path.startswith(("large", "copy", "own", "far")):
-            os.unlink(os.path.join(base, path))
 
 
 def small_commits(cluster, single, n):
@@ -122,6 +119,9 @@ def small_files(cluster, single, n, files):
             shutil.rmtree(os.path.join(cluster.directory, f"copy-of-files{i}"))
     pairs(f"get {files} files of 4 KiB on another node", n, lambda i: cluster[3].cli("get", "files", f"/t{i}", os.path.join(cluster.directory, f"got{i}")),
           lambda i: copy(source, os.path.join(cluster.directory, f"copy-of-files{i}")), "cp -r", (files, "files/s"))
+    for i in range(n):
+        shutil.rmtree(os.path.join(cluster.directory, f"got{i}"))
+        shutil.rmtree(os.path.join(cluster.directory, f"copy-of-files{i}"))
 
 
 def bad_handshakes(cluster, n):

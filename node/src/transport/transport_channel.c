@@ -1,7 +1,8 @@
 /* One channel's actor: waits for its sockets and serves whichever is ready, a bounded piece at a time.
  *
- * libzmq's descriptors tell of commands, not of messages: readable means "ask for ZMQ_EVENTS", and once asked it is silent
- * until something changes. So whoever touched a socket asks before leaving it, and comes back next turn if there is more. */
+ * libzmq's descriptors tell of commands, not of messages: readable means "ask for ZMQ_EVENTS", and once asked
+ * it is silent until something changes. So whoever touched a socket asks before leaving it, and comes back
+ * next turn if there is more. */
 #include "transport_internal.h"
 
 #include "loop.h"
@@ -93,7 +94,7 @@ static void take_dirty(struct node_channel_actor *channel, struct node_link *lin
     if (listed)
         node_link_service(channel, link);
     else
-        node_link_close(channel, link); /* the sweep of the same turn frees it */
+        node_link_close(channel, link); /* the next sweep frees it */
 }
 
 static void greet_all(struct node_channel_actor *channel)
@@ -153,7 +154,8 @@ static void on_monitor(struct node_channel_actor *channel)
         if (event == ZMQ_EVENT_CLOSED)
             continue;
         atomic_fetch_add(&channel->transport->refused, 1);
-        node_channel_log(channel, 1, "a connection to %s without the cluster's key was refused", channel->bound);
+        node_channel_log(channel, 1, "a connection to %s without the cluster's key was refused",
+                         channel->bound);
     }
 }
 

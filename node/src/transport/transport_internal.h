@@ -1,5 +1,5 @@
-/* What the transport's sources share. Who may touch what: fields under "lock" by any thread that holds it, the others by the
- * channel's actor alone, once it runs. */
+/* What the transport's sources share. Who may touch what: fields under "lock" by any thread that holds it,
+ * the others by the channel's actor alone, once it runs. */
 #ifndef NODE_TRANSPORT_INTERNAL_H
 #define NODE_TRANSPORT_INTERNAL_H
 
@@ -11,14 +11,16 @@
 
 #define NODE_CHANNELS 2
 
-/* Two I/O threads' worth of libzmq per channel would leave one idle: control needs little, but never waits behind data. */
+/* Two I/O threads' worth of libzmq per channel would leave one idle: control needs little, but never waits
+ * behind data. */
 #define NODE_IO_THREADS      3
 #define NODE_IO_CONTROL_MASK 0x1u
 #define NODE_IO_DATA_MASK    0x6u
 
 #define NODE_ZAP_DOMAIN "remora"
 
-/* The first frame of every message between nodes; its first byte is the kind. docs/protocol.md, "Channels and links". */
+/* The first frame of every message between nodes; its first byte is the kind. docs/protocol.md, "Channels and
+ * links". */
 enum node_frame_kind {
     NODE_FRAME_MESSAGE = 1,  /* to (16), on a plain data channel the token (16); second frame: the bytes */
     NODE_FRAME_HELLO = 2,    /* nonce (32); second frame: the hello */
@@ -32,8 +34,8 @@ enum node_frame_kind {
 #define NODE_FRAME_HELLO_SIZE         (1 + NODE_NONCE_SIZE)
 #define NODE_FRAME_ANSWER_SIZE        (1 + NODE_PROOF_SIZE + NODE_TOKEN_SIZE)
 
-/* Bytes on their way, counted until libzmq let go of them. Outlives links and transport, because libzmq frees messages on
- * its own threads, some of them after a socket was closed. */
+/* Bytes on their way, counted until libzmq let go of them. Outlives links and transport, because libzmq frees
+ * messages on its own threads, some of them after a socket was closed. */
 struct node_account {
     _Atomic size_t references;
     _Atomic size_t bytes;
@@ -74,14 +76,20 @@ int node_sessions_put(struct node_sessions *sessions, const uint8_t key[NODE_CUR
                       const struct node_hello *hello, const struct gossip_principal *principal,
                       uint8_t ret_token[NODE_TOKEN_SIZE]);
 /* Errors: NOTFOUND, EXPIRED (and then forgotten). */
-int node_sessions_find_key(struct node_sessions *sessions, const uint8_t key[NODE_CURVE_KEY_SIZE], uint64_t wall_ms,
-                           struct gossip_principal *ret_principal);
-int node_sessions_find_token(struct node_sessions *sessions, const uint8_t token[NODE_TOKEN_SIZE], uint64_t wall_ms,
-                             struct gossip_principal *ret_principal);
+int node_sessions_find_key(struct node_sessions *sessions, const uint8_t key[NODE_CURVE_KEY_SIZE],
+                           uint64_t wall_ms, struct gossip_principal *ret_principal);
+int node_sessions_find_token(struct node_sessions *sessions, const uint8_t token[NODE_TOKEN_SIZE],
+                             uint64_t wall_ms, struct gossip_principal *ret_principal);
 /* Forgets those that named another cluster. */
 void node_sessions_keep_cluster(struct node_sessions *sessions, const struct replica_id *cluster);
 
-enum node_source_kind { NODE_SOURCE_PIPE, NODE_SOURCE_WAKE, NODE_SOURCE_ROUTER, NODE_SOURCE_MONITOR, NODE_SOURCE_LINK };
+enum node_source_kind {
+    NODE_SOURCE_PIPE,
+    NODE_SOURCE_WAKE,
+    NODE_SOURCE_ROUTER,
+    NODE_SOURCE_MONITOR,
+    NODE_SOURCE_LINK
+};
 struct node_source {
     enum node_source_kind kind;
 };
@@ -94,7 +102,7 @@ enum node_link_state {
 };
 
 struct node_link {
-    struct node_source source; /* first */
+    struct node_source source;              /* first */
     char endpoint[GOSSIP_ENDPOINT_MAX + 1]; /* control address: the key on both channels */
     struct node_account *account;
 
@@ -109,7 +117,7 @@ struct node_link {
     struct replica_id token_store;
 
     /* The actor's. */
-    struct node_link *next; /* in the actor's list of all that it knows */
+    struct node_link *next;         /* in the actor's list of all that it knows */
     bool adopted, again, hello_due; /* again: its last turn was not enough */
     enum node_link_state state;
     zsock_t *socket;
@@ -161,7 +169,8 @@ struct node_transport {
     _Atomic size_t links;
 };
 
-/* transport_zap.c: what is one per process: libzmq's threads and the ZAP handler. Errors: IO, NOMEM; ret_message. */
+/* transport_zap.c: what is one per process: libzmq's threads and the ZAP handler. Errors: IO, NOMEM;
+ * ret_message. */
 int node_zap_acquire(char **ret_message);
 void node_zap_release(void);
 /* The CURVE key that a message's connection was authenticated with. Errors: NOTFOUND. */
@@ -174,7 +183,8 @@ struct node_endpoint {
 };
 int node_endpoint_parse(const char *text, struct node_endpoint *ret_endpoint);
 bool node_endpoint_is_loopback(const struct node_endpoint *endpoint);
-void node_endpoint_format(const struct node_endpoint *endpoint, uint32_t port, char ret_text[GOSSIP_ENDPOINT_MAX + 1]);
+void node_endpoint_format(const struct node_endpoint *endpoint, uint32_t port,
+                          char ret_text[GOSSIP_ENDPOINT_MAX + 1]);
 
 /* transport_socket.c */
 /* Creates router and monitor of a channel, not yet bound. Errors: NOMEM, IO. */
@@ -185,13 +195,13 @@ int node_listener_bind(struct node_channel_actor *channel, const char *endpoint)
 void node_listener_close(struct node_channel_actor *channel);
 /* A DEALER on its way to the link's address. NULL: no more sockets or memory. */
 zsock_t *node_link_socket_new(const struct node_channel_actor *channel, const char *endpoint, size_t gate);
-/* A message's frames, at most max (further ones are thrown away and *ret_n is max + 1); the caller closes ret_parts[0 … max).
- * Errors: AGAIN. */
+/* A message's frames, at most max (further ones are thrown away and *ret_n is max + 1); the caller closes
+ * ret_parts[0 … max). Errors: AGAIN. */
 int node_frames_receive(void *socket, zmq_msg_t *ret_parts, size_t max, size_t *ret_n);
 void node_frames_close(zmq_msg_t *parts, size_t max);
 
 /* transport_channel.c */
-void node_channel_run(zsock_t *pipe, void *channel); /* the actor */
+void node_channel_run(zsock_t *pipe, void *channel);               /* the actor */
 void node_channel_wake_locked(struct node_channel_actor *channel); /* the channel's lock is held */
 void node_channel_log(struct node_channel_actor *channel, int level, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
@@ -209,15 +219,16 @@ void node_link_adopt(struct node_channel_actor *channel, struct node_link *link)
 void node_link_service(struct node_channel_actor *channel, struct node_link *link);
 void node_link_greet(struct node_link *link); /* says hello (again) at the next service */
 void node_link_tick(struct node_channel_actor *channel, struct node_link *link, uint64_t now_ms);
-void node_link_close(struct node_channel_actor *channel, struct node_link *link); /* socket and queue; not freed */
+void node_link_close(struct node_channel_actor *channel,
+                     struct node_link *link); /* socket and queue; not freed */
 void node_link_free(struct node_link *link);
 
 /* transport_table.c: the links by address, any thread */
 /* Errors: NOSPACE, INVALID, NOMEM. */
 int node_table_push(struct node_channel_actor *channel, const char *endpoint, struct node_outgoing *outgoing);
 /* Lists a link for nothing but its token. Errors: AGAIN (not known yet; tokens_changed will be set). */
-int node_table_token(struct node_channel_actor *control, const char *endpoint, uint8_t ret_token[NODE_TOKEN_SIZE],
-                     struct replica_id *ret_store);
+int node_table_token(struct node_channel_actor *control, const char *endpoint,
+                     uint8_t ret_token[NODE_TOKEN_SIZE], struct replica_id *ret_store);
 /* The listener does not know that token any more: greet it again. */
 void node_table_token_lost(struct node_channel_actor *control, const char *endpoint);
 /* Takes a link out if nobody used it since before_ms. */

@@ -1,5 +1,5 @@
-/* libzmq's sockets with the options that make them ours. What each option guards against: docs/protocol.md, "Channels and
- * links". */
+/* libzmq's sockets with the options that make them ours. What each option guards against: docs/protocol.md,
+ * "Channels and links". */
 #include "transport_internal.h"
 
 #include "credential_internal.h"
@@ -7,7 +7,7 @@
 
 #include <errno.h>
 
-#define BACKLOG           4096  /* a thousand nodes may start at once; the default 100 makes them wait for seconds */
+#define BACKLOG           4096 /* a thousand nodes may start at once; the default 100 makes them wait for seconds */
 #define HANDSHAKE_MS      5000  /* half-open connections are closed after this */
 #define CONNECT_MS        5000  /* an address that swallows packets */
 #define RECONNECT_MS      100   /* doubled … */
@@ -148,7 +148,8 @@ static void wait_until_unbound(struct node_channel_actor *channel)
         zmq_msg_t parts[2];
         uint16_t event = 0;
         size_t n = 0;
-        if (zmq_poll(&item, 1, (long)(deadline - now)) <= 0 || node_frames_receive(monitor, parts, 2, &n) != 0)
+        if (zmq_poll(&item, 1, (long)(deadline - now)) <= 0 ||
+            node_frames_receive(monitor, parts, 2, &n) != 0)
             continue;
         if (zmq_msg_size(&parts[0]) >= sizeof event)
             memcpy(&event, zmq_msg_data(&parts[0]), sizeof event);

@@ -1,5 +1,5 @@
-/* The links by address: where senders of any thread leave their messages, and which links there are. The actor is told of
- * a link by the list of dirty ones; only it touches sockets. */
+/* The links by address: where senders of any thread leave their messages, and which links there are. The
+ * actor is told of a link by the list of dirty ones; only it touches sockets. */
 #include "transport_internal.h"
 
 #include "loop.h"
@@ -95,7 +95,8 @@ static int obtain(struct node_channel_actor *channel, const char *endpoint, stru
     return 0;
 }
 
-static int push_locked(struct node_channel_actor *channel, const char *endpoint, struct node_outgoing *outgoing)
+static int push_locked(struct node_channel_actor *channel, const char *endpoint,
+                       struct node_outgoing *outgoing)
 {
     struct node_account *total = channel->transport->total;
     struct node_link *link;

@@ -1,6 +1,7 @@
-/* What CZMQ has once per process: its context, and the ZAP handler that every CURVE handshake of it asks. The handler is an
- * actor of its own that remembers nothing: it lets every key in that got past the gate, and names the connection after it.
- * Who a key is, is hello's business; so a flood of handshakes costs this thread a few microseconds each and nobody else any. */
+/* What CZMQ has once per process: its context, and the ZAP handler that every CURVE handshake of it asks. The
+ * handler is an actor of its own that remembers nothing: it lets every key in that got past the gate, and
+ * names the connection after it. Who a key is, is hello's business; so a flood of handshakes costs this
+ * thread a few microseconds each and nobody else any. */
 #include "transport_internal.h"
 
 #include "credential_internal.h"
@@ -18,7 +19,8 @@ static zactor_t *zap_actor;
 static unsigned zap_users;
 static bool zap_prepared;
 
-/* libzmq built with its own tweetnacl does the same at a tenth of the speed. It says so nowhere but in what it links. */
+/* libzmq built with its own tweetnacl does the same at a tenth of the speed. It says so nowhere but in what
+ * it links. */
 static bool zmq_uses_libsodium(void)
 {
     int (*function)(const char *) = zmq_has;
@@ -38,7 +40,8 @@ static bool zmq_uses_libsodium(void)
     return false;
 }
 
-/* Before the first socket, and once: CZMQ would otherwise take SIGINT and SIGTERM, and allow a thousand sockets. */
+/* Before the first socket, and once: CZMQ would otherwise take SIGINT and SIGTERM, and allow a thousand
+ * sockets. */
 static int prepare(char **ret_message)
 {
     if (zap_prepared)

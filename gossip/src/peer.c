@@ -82,6 +82,8 @@ int gossip_peer_new(const struct gossip_peer_options *options, struct replica_kv
     peer->log = log;
     peer->map = map;
     peer->contents = contents;
+    peer->evict.spared = EVICT_RECENT;
+    peer->evict.limit = options->contents_limit;
     gossip_random_init(&peer->random, options->seed, 5 /* stream */);
     attached_table_init(&peer->table, log, map, contents, &peer->self);
     rv = make_rooms(peer, options);
@@ -212,6 +214,7 @@ static int deliver(struct gossip_peer *peer, const struct gossip_peer_event *eve
     case GOSSIP_NOTE_UNWANT:
         return to_swarm(peer, GOSSIP_SWARM_EVENT_UNWANT, event, note, update);
     case GOSSIP_NOTE_HAVE:
+        peer_evict_touch(peer, &note->content);
         rv = to_sync(peer, GOSSIP_SYNC_EVENT_HAVE, event, note, update);
         return rv != 0 ? rv : to_quorum(peer, GOSSIP_QUORUM_EVENT_HAVE, event, note, update);
     case GOSSIP_NOTE_PULL:
@@ -290,6 +293,8 @@ static int timer(struct gossip_peer *peer, const struct gossip_peer_event *event
         rv = peer_edit_some(peer, update);
     if (rv == 0)
         rv = peer_collect(peer, event->time, update);
+    if (rv == 0)
+        rv = peer_evict(peer, event->time, update);
     return rv;
 }
 

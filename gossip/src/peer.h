@@ -29,6 +29,18 @@ struct peer_collect {
     size_t before_n, now_n;
 };
 
+#define EVICT_RECENT 256 /* contents that came in last, spared: a reader may be about to open them */
+
+/* Letting go of cached contents. */
+struct peer_evict {
+    uint64_t limit; /* bytes of contents; 0: never evict */
+    uint64_t at_ms;
+    struct replica_content_id after;
+    bool begun, found; /* found: this pass let go of something */
+    struct replica_content_id recent[EVICT_RECENT];
+    size_t recent_at, spared; /* spared: how many of them */
+};
+
 struct gossip_peer {
     struct gossip_principal principal;
     struct replica_id self;
@@ -46,6 +58,7 @@ struct gossip_peer {
     size_t edits_n, edits_turn;
     uint64_t malformed;
     struct peer_collect collect;
+    struct peer_evict evict;
 };
 
 int peer_request(struct gossip_peer *peer, const struct gossip_peer_event *event, struct gossip_update *update);
@@ -54,6 +67,11 @@ int peer_edit_some(struct gossip_peer *peer, struct gossip_update *update);
 
 /* Removes contents that nothing names any more, a few per step. */
 int peer_collect(struct gossip_peer *peer, struct gossip_time time, struct gossip_update *update);
+/* Lets go of cached contents while there are too many bytes, a few per step. */
+int peer_evict(struct gossip_peer *peer, struct gossip_time time, struct gossip_update *update);
+/* Makes room for content, which is wanted now, as far as that can be done at once. */
+int peer_evict_room(struct gossip_peer *peer, const struct replica_content_id *content, struct gossip_update *update);
+void peer_evict_touch(struct gossip_peer *peer, const struct replica_content_id *content);
 /* Whether a map version, a view, a proposal, a delta's op list or a fetch in course names content. */
 int peer_refers(struct gossip_peer *peer, const struct replica_content_id *content, bool *ret_refers);
 

@@ -123,7 +123,9 @@ static int fetch(struct gossip_peer *peer, const struct gossip_peer_event *event
                                    .first = request->first,
                                    .count = request->count,
                                    .token = request->token};
-    return gossip_swarm_step(peer->swarm, &e, update);
+    int rv = peer_evict_room(peer, &request->content, update);
+    peer_evict_touch(peer, &request->content);
+    return rv != 0 ? rv : gossip_swarm_step(peer->swarm, &e, update);
 }
 
 static int cancel(struct gossip_peer *peer, const struct gossip_peer_event *event, struct gossip_update *update)

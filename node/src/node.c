@@ -33,7 +33,7 @@ static int say(char **ret_message, int code, const char *format, ...)
 
 /* Parts */
 
-static bool votes(const struct node *node)
+bool node_votes(const struct node *node)
 {
     const struct node_config *config = node->config;
     /* Without --join this node can only become the first of its cluster; with --expect it is one of the
@@ -66,7 +66,7 @@ static int load_keyring(struct node *node, char **ret_message)
 static int open_store(struct node *node, char **ret_message)
 {
     struct node_store_options options = {.path = node->config->data,
-                                         .capacity = node_capacity_limit(node->config, votes(node)),
+                                         .capacity = node_capacity_limit(node->config, node_votes(node)),
                                          .free_floor = node_config_free_space(node->config)};
     int rv = node_store_open(&options, &node->store, ret_message);
     if (rv == 0)
@@ -148,6 +148,7 @@ static int make_peer(struct node *node, char **ret_message)
 {
     struct gossip_peer_options options;
     struct gossip_member_record *self = &options.self;
+    struct replica_contents_totals totals;
     int rv;
     gossip_peer_options_default(&options);
     options.control.begin = how_to_begin(node->config);
@@ -157,8 +158,10 @@ static int make_peer(struct node *node, char **ret_message)
     self->store = node->store->id;
     self->generation = node->store->generation;
     self->state = GOSSIP_MEMBER_ALIVE;
-    self->roles = votes(node) ? GOSSIP_MEMBER_VOTE : 0;
+    self->roles = node_votes(node) ? GOSSIP_MEMBER_VOTE : 0;
     self->capacity_free = node_capacity_free(node);
+    replica_contents_totals(node->store->contents, &totals);
+    options.contents_limit = totals.bytes + self->capacity_free;
     snprintf(self->name, sizeof self->name, "%s", node->config->name);
     snprintf(self->zone, sizeof self->zone, "%s", node->config->zone);
     snprintf(self->endpoint, sizeof self->endpoint, "%s", node->endpoint);
@@ -192,7 +195,7 @@ static void log_start(const struct node *node)
     node_log(NODE_LOG_INFO, "start",
              "version=%s store=%s generation=%llu data=\"%s\" endpoint=%s begin=%s vote=%s", REMORA_VERSION,
              store, (unsigned long long)node->store->generation, config->data, node->endpoint,
-             BEGINS[how_to_begin(config)], votes(node) ? "yes" : "no");
+             BEGINS[how_to_begin(config)], node_votes(node) ? "yes" : "no");
 }
 
 static int build(struct node *node, char **ret_message)

@@ -185,6 +185,7 @@ int node_notice_init(struct node *node);
 void node_notice_close(struct node *node);
 void node_notice_cluster(struct node *node); /* after each step */
 uint64_t node_capacity_free(struct node *node);
+bool node_votes(const struct node *node); /* a candidate, by configuration */
 /* The limit on contents that the configuration means; 0: what the disk has. */
 uint64_t node_capacity_limit(const struct node_config *config, bool votes);
 

@@ -95,8 +95,7 @@ uint64_t node_capacity_limit(const struct node_config *config, bool votes)
 
 uint64_t node_capacity_free(struct node *node)
 {
-    bool votes =
-        node->peer == NULL || gossip_member_self(gossip_peer_member(node->peer))->roles & GOSSIP_MEMBER_VOTE;
+    bool votes = node_votes(node);
     uint64_t limit = node_capacity_limit(node->config, votes), floor = node_config_free_space(node->config),
              space = 0;
     struct replica_contents_totals totals;

@@ -262,3 +262,34 @@ int replica_map_refers(struct replica_kv *kv, const struct replica_content_id *c
     }
     return replica_kv_cursor_close(&cursor);
 }
+
+int replica_map_each_volume(struct replica_kv *kv, const struct replica_content_id *content,
+                            int (*visit)(void *context, const struct replica_id *volume), void *context)
+{
+    uint8_t seek[1 + REPLICA_CONTENT_ID_SIZE + REPLICA_ID_SIZE + 1] = {'r'};
+    const size_t prefix = 1 + REPLICA_CONTENT_ID_SIZE;
+    struct replica_kv_cursor *cursor;
+    size_t seek_n = prefix;
+    int rv = replica_kv_cursor_open(kv, &cursor), closed;
+    if (rv != 0)
+        return rv;
+    replica_content_id_encode(content, seek + 1);
+    while (rv == 0) {
+        struct replica_id volume;
+        const uint8_t *key;
+        size_t n;
+        replica_kv_cursor_seek(cursor, seek, seek_n);
+        if (!replica_kv_cursor_valid(cursor))
+            break;
+        replica_kv_cursor_key(cursor, &key, &n);
+        if (n < prefix + REPLICA_ID_SIZE || memcmp(key, seek, prefix) != 0)
+            break;
+        memcpy(volume.bytes, key + prefix, REPLICA_ID_SIZE);
+        rv = visit(context, &volume);
+        memcpy(seek + prefix, volume.bytes, REPLICA_ID_SIZE);
+        seek[prefix + REPLICA_ID_SIZE] = 0xff; /* past every target-key of that volume: they begin with 00 or 01 */
+        seek_n = sizeof seek;
+    }
+    closed = replica_kv_cursor_close(&cursor);
+    return rv != 0 ? rv : closed;
+}

@@ -1,11 +1,12 @@
-/* Keys and records of the map, shared by the map_*.c files and by views, whose overlay has the same order.
- * Prefixes in the map kv: e volume target-key 00 inverted-seq   a version that won when it was applied f
- * volume target-key 00 stamp          a version that lost when it was applied x volume target-key this target
- * has versions that did not build on each other j volume commit target-key            … found while this
- * commit was applied r content volume target-key 00 stamp  a version refers to that content n volume object
- * name-key 00 inverted-seq  from then on the name is (01) or is not (00) a link of the object d volume
- * directory 00 inverted-seq    how many live names it has from then on (8 bytes) target-key: 00 object, or 01
- * parent 00 name. */
+/* Keys and records of the map, shared by the map_*.c files and by views, whose overlay has the same order. Prefixes in the map kv:
+ *   e volume target-key 00 inverted-seq   a version that won when it was applied
+ *   f volume target-key 00 stamp          a version that lost when it was applied
+ *   x volume target-key                   this target has versions that did not build on each other
+ *   j volume commit target-key            … found while this commit was applied
+ *   r content volume target-key 00 stamp  a version refers to that content
+ *   n volume object name-key 00 inverted-seq  from then on the name is (01) or is not (00) a link of the object
+ *   d volume directory 00 inverted-seq    how many live names it has from then on (8 bytes)
+ * target-key: 00 object, or 01 parent 00 name. */
 #ifndef REPLICA_SRC_MAP_H
 #define REPLICA_SRC_MAP_H
 

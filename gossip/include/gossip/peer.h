@@ -18,6 +18,7 @@ struct gossip_peer_options {
     struct gossip_principal principal; /* our own credential */
     const char *const *join;          /* borrowed for the call */
     size_t join_n;
+    uint64_t contents_limit; /* bytes of contents; cached ones are let go of in good time before it; 0: none */
     uint64_t seed;
 };
 /* Every room's defaults; self, principal and join are the caller's. */

@@ -118,6 +118,10 @@ int replica_map_lost_by(const struct replica_map *map, const struct replica_id *
 /* Whether any kept version of any volume refers to content. */
 int replica_map_refers(struct replica_kv *kv, const struct replica_content_id *content, bool *ret_refers);
 
+/* Visits each volume of which a kept version refers to content; visit's non-zero result ends it and is returned. */
+int replica_map_each_volume(struct replica_kv *kv, const struct replica_content_id *content,
+                            int (*visit)(void *context, const struct replica_id *volume), void *context);
+
 /* The hash of the live winners by a full scan, to check totals->state_hash in tests and fsck. */
 int replica_map_state_hash(const struct replica_map *map, uint64_t apply_seq, uint8_t ret_hash[REPLICA_HASH_SIZE]);
 

@@ -38,61 +38,60 @@ static off_t durable_size(ino_t inode)
     return 0;
 }
 
+/* Lock held: a file must not lose its name between a sync and its being remembered. */
 static void remember(const struct stat *status)
 {
     size_t i = 0;
-    pthread_mutex_lock(&durable_lock);
     while (i < durable_n && durable[i].inode != status->st_ino)
         i++;
     if (i == durable_n)
         durable_n++;
     if (i < FILES_MAX) {
         durable[i].inode = status->st_ino;
-        durable[i].size =
-            status->st_nlink == 0
-                ? 0
-                : status->st_size; /* a file without a name: its inode is about to be another's */
+        /* a file without a name: its inode is about to be another's */
+        durable[i].size = status->st_nlink == 0 ? 0 : status->st_size;
     }
+}
+
+static int sync_and_remember(int fd, long call)
+{
+    struct stat status;
+    int rv;
+    pthread_mutex_lock(&durable_lock);
+    rv = fstat(fd, &status) != 0 ? -1 : (int)syscall(call, fd);
+    if (rv == 0)
+        remember(&status);
     pthread_mutex_unlock(&durable_lock);
+    return rv;
 }
 
 int fdatasync(int fd)
 {
-    struct stat status;
-    int rv;
     if (sync_failure != 0) {
         errno = sync_failure;
         return -1;
     }
-    if (fstat(fd, &status) != 0)
-        return -1;
-    rv = (int)syscall(SYS_fdatasync, fd);
-    if (rv == 0)
-        remember(&status);
-    return rv;
+    return sync_and_remember(fd, SYS_fdatasync);
 }
 
 int fsync(int fd)
 {
-    struct stat status;
-    int rv;
-    if (fstat(fd, &status) != 0)
-        return -1;
-    rv = (int)syscall(SYS_fsync, fd);
-    if (rv == 0)
-        remember(&status);
-    return rv;
+    return sync_and_remember(fd, SYS_fsync);
 }
 
 /* An inode may be given to another file at once. */
 int unlink(const char *path)
 {
     struct stat status;
+    int rv;
+    pthread_mutex_lock(&durable_lock);
     if (stat(path, &status) == 0) {
         status.st_size = 0;
         remember(&status);
     }
-    return unlinkat(AT_FDCWD, path, 0);
+    rv = unlinkat(AT_FDCWD, path, 0);
+    pthread_mutex_unlock(&durable_lock);
+    return rv;
 }
 
 /* What a loss of power leaves of a directory of files, as a new directory. */

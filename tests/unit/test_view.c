@@ -675,6 +675,34 @@ static void drafts_become_contents(void **state)
     assert_int_equal(overlay_records(fixture), 0);
 }
 
+/* Power went: a dirty record may survive by luck while the bytes that it names do not. It goes; what lies
+ * elsewhere stays. */
+static void records_of_lost_bytes_are_forgotten(void **state)
+{
+    struct fixture *fixture = *state;
+    struct replica_view *view = open_view(fixture, 1, "", 0);
+    struct replica_entry gone = support_content_file(3, 5000), here = support_content_file(0, 400);
+    char text[400] = "bytes that are here";
+    size_t n;
+    assert_int_equal(replica_contents_ingest(fixture->contents, text, sizeof text, &here.blob.content), 0);
+    assert_int_equal(done(fixture, replica_view_put(view, support_path("committed"), &gone, &fixture->log)),
+                     0);
+    commit(fixture, view); /* the voters keep these */
+    assert_int_equal(done(fixture, replica_view_put(view, support_path("here"), &here, &fixture->log)), 0);
+    assert_int_equal(done(fixture, replica_view_put(view, support_path("gone"), &gone, &fixture->log)), 0);
+    assert_int_equal(put(fixture, view, "small", "x"), 0);
+    view = restart(fixture, view);
+    assert_int_equal(done(fixture, replica_view_forget_lost(view, fixture->contents, &fixture->log, &n)), 0);
+    assert_int_equal(n, 1);
+    assert_string_equal(list(view, ""), "committed here small ");
+    assert_int_equal(done(fixture, replica_view_forget_lost(view, fixture->contents, &fixture->log, &n)), 0);
+    assert_int_equal(n, 0);
+    commit(fixture, view);
+    reload(fixture, view);
+    assert_int_equal(overlay_records(fixture), 0);
+    assert_true(replica_view_info(view)->dirty == 0);
+}
+
 static void the_journal_lives_as_long_as_the_commit(void **state)
 {
     struct fixture *fixture = *state;
@@ -1129,6 +1157,7 @@ int main(void)
         TEST(a_failed_commit_changes_nothing),
         TEST(bases_follow_the_views_own_commits),
         TEST(drafts_become_contents),
+        TEST(records_of_lost_bytes_are_forgotten),
         TEST(the_journal_lives_as_long_as_the_commit),
         TEST(closing_forgets_all),
         TEST(the_table_of_views),

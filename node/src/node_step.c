@@ -143,10 +143,13 @@ static void arm_quiet(struct node *node)
     node_timer_set(node->quiet, node_now_ms() + QUIET_MS);
 }
 
+/* An empty batch of its own: else this sync could come back after the quiet timer has counted beyond it. */
 void node_contents_filled(struct node *node)
 {
     if (node->failed || node->ending)
         return;
+    assert(!node->stepping);
+    node->batch++;
     request_sync(node);
 }
 

@@ -2,7 +2,7 @@
 # Sets up this machine and passes all tests: sh tests/run.sh [PRESET …]
 #
 #   presets        dev, asan, tsan and coverage by default, in this order: every test in the plain build, then again under the sanitizers
-#                  (asan: address and undefined), then the unit tests for the line coverage of replica and gossip, which is printed
+#                  (asan: address and undefined), then unit tests and simulations for the line coverage of replica and gossip, which is printed
 #   REMORA_TEST_LONG=1   the sizes and times that the project promises instead of smaller ones of the same shape (about two hours)
 set -eu
 cd "$(dirname "$0")/.."
@@ -17,7 +17,7 @@ for preset; do
     cmake --build --preset "$preset"
     case $preset in
     coverage)
-        ctest --test-dir "build/$preset" --output-on-failure -L unit
+        ctest --test-dir "build/$preset" --output-on-failure -j2 -L 'unit|sim'
         gcovr -r . --object-directory "build/$preset" --filter 'replica/src' --filter 'gossip/src' --print-summary --fail-under-line 90
         ;;
     fuzz) ctest --test-dir "build/$preset" --output-on-failure -R '^fuzz\.' ;;

@@ -140,14 +140,19 @@ bool world_begin_cluster(struct world *world, uint64_t ms)
     return world_run_until(world, is_known_everywhere, &everywhere, ms);
 }
 
-struct world_call *world_create_start(struct world *world, size_t node, const char *name)
+struct world_call *world_control_start(struct world *world, size_t node, const struct gossip_control_request *control)
 {
     struct world_call *call = add_call(world, CALL_CONTROL, node);
-    struct gossip_peer_request request = {
-        .kind = GOSSIP_PEER_CONTROL,
-        .control = {.kind = GOSSIP_CONTROL_CREATE, .name = name, .if_missing = true, .version = 2}};
+    struct gossip_peer_request request = {.kind = GOSSIP_PEER_CONTROL, .control = *control};
     ask(world, call, &request);
     return call;
+}
+
+struct world_call *world_create_start(struct world *world, size_t node, const char *name)
+{
+    const struct gossip_control_request request = {
+        .kind = GOSSIP_CONTROL_CREATE, .name = name, .if_missing = true, .version = 2};
+    return world_control_start(world, node, &request);
 }
 
 int world_create_volume(struct world *world, size_t node, const char *name, struct replica_id *ret_volume)

@@ -69,6 +69,8 @@ void shell_start(struct world *world, size_t at)
                             : at < world->options.founders          ? GOSSIP_BEGIN_EXPECT
                                                                     : GOSSIP_BEGIN_JOIN;
     options.control.expect = (uint32_t)world->options.founders;
+    if (world->options.snapshot_entries > 0)
+        options.control.snapshot_entries = world->options.snapshot_entries;
     options.principal = node->principal;
     node->generation++;
     options.self.store = node->store;

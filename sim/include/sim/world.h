@@ -28,6 +28,7 @@ struct world_options {
     uint32_t straggle_ms;
     uint32_t loss_percent, double_percent;
     uint32_t sync_ms_min, sync_ms_max;              /* of the log and of the map */
+    uint32_t snapshot_entries;                      /* of the control log; 0: the shipped value */
     uint32_t commit_timeout_ms;                     /* without progress; of commits and reloads */
     void (*trace)(void *context, const char *line); /* may be NULL */
     void *trace_context;
@@ -103,6 +104,8 @@ int world_reload(struct world *world, size_t node, const struct replica_id *view
 int world_read(struct world *world, size_t node, const struct replica_id *view, const char *path,
                struct replica_buffer *ret_bytes);
 
+/* Any request to the registry; its names are borrowed until the answer. */
+struct world_call *world_control_start(struct world *world, size_t node, const struct gossip_control_request *request);
 struct world_call *world_create_start(struct world *world, size_t node, const char *name);
 struct world_call *world_open_start(struct world *world, size_t node, const struct replica_id *volume);
 struct world_call *world_put_start(struct world *world, size_t node, const struct replica_id *view,

@@ -698,11 +698,16 @@ static int settled(struct gossip_quorum *quorum, const struct gossip_quorum_even
     int rv;
     if (view == NULL || commit == NULL || commit->phase != COMMIT_SETTLING || commit->draft != event->draft)
         return 0;
-    if (event->code != 0) {
-        rv = fail(quorum, commit, event->code, "a changed file could not be read while committing; nothing happened", update);
-        update->again = true;
-        return rv;
+    if (event->code == REPLICA_E_NOTFOUND) { /* lost with the power before it was synced */
+        size_t lost;
+        rv = fail(quorum, commit, REPLICA_E_IO,
+                  "what was written to a file since the last commit was lost with the power; it is as it was before, the other changes "
+                  "are kept: commit again",
+                  update);
+        return rv != 0 ? rv : replica_view_forget_draft(view, event->draft, &update->log, &lost);
     }
+    if (event->code != 0)
+        return fail(quorum, commit, event->code, "a changed file could not be read while committing; nothing happened", update);
     rv = replica_view_settle(view, event->draft, &event->blob, event->size, &update->log);
     if (rv != 0)
         return rv;

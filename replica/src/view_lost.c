@@ -79,3 +79,41 @@ int replica_view_forget_lost(struct replica_view *view, struct replica_contents 
     closed = replica_kv_cursor_close(&cursor);
     return closed != 0 ? closed : rv;
 }
+
+int replica_view_forget_draft(struct replica_view *view, uint64_t draft, struct replica_kv_batch *log, size_t *ret_n)
+{
+    struct replica_kv_cursor *cursor;
+    struct map_key prefix;
+    uint8_t number[8];
+    size_t head = 1 + REPLICA_ID_SIZE;
+    int rv = replica_kv_cursor_open(view->views->log, &cursor);
+    if (rv != 0)
+        return rv;
+    *ret_n = 0;
+    replica_u64_encode(draft, number);
+    map_key_start(&prefix, 'D', &view->info.options.id);
+    map_key_append(&prefix, number, sizeof number);
+    for (replica_kv_cursor_seek(cursor, prefix.bytes, prefix.size); replica_kv_cursor_valid(cursor);
+         replica_kv_cursor_next(cursor)) {
+        const uint8_t *key;
+        struct map_key overlay;
+        uint64_t generation;
+        uint8_t tail[9] = {0};
+        size_t n;
+        replica_kv_cursor_key(cursor, &key, &n);
+        if (n < prefix.size + 9 || memcmp(key, prefix.bytes, prefix.size) != 0)
+            break;
+        generation = replica_u64_decode(key + n - 8);
+        map_key_start(&overlay, 'x', &view->info.options.id);
+        map_key_append(&overlay, key + head + sizeof number, n - head - sizeof number - 9);
+        replica_u64_encode(~generation, tail + 1);
+        map_key_append(&overlay, tail, sizeof tail);
+        replica_kv_batch_delete(log, overlay.bytes, overlay.size);
+        replica_kv_batch_delete(log, key, n);
+        if (generation >= view->dirty_low && view->info.dirty > 0) {
+            view->info.dirty--;
+            (*ret_n)++;
+        }
+    }
+    return replica_kv_cursor_close(&cursor);
+}

@@ -675,6 +675,33 @@ static void drafts_become_contents(void **state)
     assert_int_equal(overlay_records(fixture), 0);
 }
 
+/* The file of a draft is gone: what names it goes too, the rest of the view stays and can be committed. */
+static void a_lost_draft_does_not_block_its_view(void **state)
+{
+    struct fixture *fixture = *state;
+    struct replica_view *view = open_view(fixture, 1, "", 0);
+    struct replica_entry draft = {
+        .kind = REPLICA_KIND_FILE, .mode = 0644, .blob = {.kind = REPLICA_BLOB_DRAFT, .draft = 17}};
+    uint64_t number;
+    size_t n;
+    assert_int_equal(put(fixture, view, "f", "before"), 0);
+    commit(fixture, view);
+    assert_int_equal(done(fixture, replica_view_put(view, support_path("f"), &draft, &fixture->log)), 0);
+    assert_int_equal(put(fixture, view, "other", "kept"), 0);
+    assert_int_equal(freeze(fixture, view), 0);
+    assert_int_equal(replica_view_next_draft(view, 0, &number), 0);
+    assert_int_equal(done(fixture, replica_view_thaw(view, &fixture->log)), 0);
+    assert_int_equal(done(fixture, replica_view_forget_draft(view, 17, &fixture->log, &n)), 0);
+    assert_int_equal(n, 1);
+    assert_int_equal(replica_view_info(view)->dirty, 1);
+    assert_string_equal(shown(view, "f"), "before*1");
+    assert_int_equal(freeze(fixture, view), 0);
+    assert_int_equal(replica_view_next_draft(view, 0, &number), REPLICA_E_NOTFOUND);
+    publish(fixture, view);
+    reload(fixture, view);
+    assert_string_equal(shown(view, "other"), "kept*1");
+}
+
 /* Power went: a dirty record may survive by luck while the bytes that it names do not. It goes; what lies
  * elsewhere stays. */
 static void records_of_lost_bytes_are_forgotten(void **state)
@@ -1157,6 +1184,7 @@ int main(void)
         TEST(a_failed_commit_changes_nothing),
         TEST(bases_follow_the_views_own_commits),
         TEST(drafts_become_contents),
+        TEST(a_lost_draft_does_not_block_its_view),
         TEST(records_of_lost_bytes_are_forgotten),
         TEST(the_journal_lives_as_long_as_the_commit),
         TEST(closing_forgets_all),

@@ -76,6 +76,8 @@ const struct replica_view_info *replica_view_info(const struct replica_view *vie
 /* After a restart: forgets dirty records whose content is not here, which only a loss of power can bring about: they were not synced,
  * their bytes are gone, and no commit could ever publish them. *ret_n: how many. */
 int replica_view_forget_lost(struct replica_view *view, struct replica_contents *contents, struct replica_kv_batch *log, size_t *ret_n);
+/* The same for what names a draft whose file is gone. *ret_n: how many dirty or frozen records. */
+int replica_view_forget_draft(struct replica_view *view, uint64_t draft, struct replica_kv_batch *log, size_t *ret_n);
 
 /* Reading: the overlay over the snapshot, shown as users see it; paths are relative to the view's sub-path.
  * Errors as replica_map_lookup and replica_map_list. */

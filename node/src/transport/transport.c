@@ -3,6 +3,7 @@
 #include "credential_internal.h"
 #include "loop.h"
 
+#include <assert.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 
@@ -57,7 +58,8 @@ static void channel_close(struct node_channel_actor *channel)
 {
     struct node_link *link, *next;
     zactor_destroy(&channel->actor); /* waits until the actor has closed its sockets */
-    node_listener_close(channel);    /* of a channel whose actor never ran */
+    assert(!atomic_load(&channel->started));
+    node_listener_close(channel); /* of a channel whose actor never ran */
     for (link = channel->dirty; link != NULL; link = next) {
         next = link->next_dirty;
         if (!link->listed)

@@ -276,4 +276,5 @@ void node_channel_run(zsock_t *pipe, void *context)
         again = run_again(channel);
     }
     close_all(channel);
+    atomic_store(&channel->started, false); /* the last touch: what is freed next is left */
 }

@@ -147,7 +147,8 @@ struct node_channel_actor {
     char bound[GOSSIP_ENDPOINT_MAX + 1];
     struct node_source pipe_source, wake_source, router_source, monitor_source;
     struct node_link *known;
-    bool started, router_again, links_again, stopping; /* again: a turn was not enough */
+    atomic_bool started;                      /* the actor runs; others read it, too */
+    bool router_again, links_again, stopping; /* again: a turn was not enough */
     uint64_t tick_ms, log_window_ms;
     unsigned log_lines;
 };

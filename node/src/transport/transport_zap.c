@@ -99,12 +99,14 @@ static void serve(zsock_t *handler)
 static void zap_run(zsock_t *pipe, void *context)
 {
     zsock_t *handler = zsock_new(ZMQ_REP);
-    bool *ret_bound = context, bound, running; /* ret_bound: only until the signal */
+    atomic_bool *ret_bound = context; /* only until the signal */
+    bool bound, running;
     zpoller_t *poller;
     sigset_t all;
     sigfillset(&all);
     pthread_sigmask(SIG_BLOCK, &all, NULL);
-    *ret_bound = bound = running = handler != NULL && zsock_bind(handler, ZAP_ENDPOINT) == 0;
+    bound = running = handler != NULL && zsock_bind(handler, ZAP_ENDPOINT) == 0;
+    atomic_store(ret_bound, bound);
     poller = running ? zpoller_new(pipe, handler, NULL) : NULL;
     zsock_signal(pipe, 0);
     while (running) {
@@ -122,7 +124,7 @@ static void zap_run(zsock_t *pipe, void *context)
 
 int node_zap_acquire(char **ret_message)
 {
-    bool bound = false;
+    atomic_bool bound = false;
     int code;
     pthread_mutex_lock(&zap_lock);
     code = prepare(ret_message);

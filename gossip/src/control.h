@@ -1,13 +1,16 @@
 /* The inside of the control room. One struct, one file per concern:
  *
  *   control.c            making, routing of events, reading
- *   control_begin.c      how a cluster begins: init, the promises of --expect, adopting a cluster that was
- * found control_raft.c       terms, votes, elections, check-quorum control_replicate.c  the log from leader
- * to followers, commit, application control_snapshot.c   the registry for a follower that the log cannot
- * serve any more control_log.c        the log and Raft's hard state, in memory and on disk control_registry.c
- * the state machine: volumes by id and by name, and what became of recent proposals control_apply.c      what
- * each kind of proposal does to it control_record.c     records: volumes, proposals, outcomes control_place.c
- * the voters of a new volume control_copy.c       copies of the registry for everybody who is not a member
+ *   control_begin.c      how a cluster begins: init, the promises of --expect, adopting a cluster that was found
+ *   control_raft.c       terms, votes, elections, check-quorum
+ *   control_replicate.c  the log from leader to followers, commit, application
+ *   control_snapshot.c   the registry for a follower that the log cannot serve any more
+ *   control_log.c        the log and Raft's hard state, in memory and on disk
+ *   control_registry.c   the state machine: volumes by id and by name, and what became of recent proposals
+ *   control_apply.c      what each kind of proposal does to it
+ *   control_record.c     records: volumes, proposals, outcomes
+ *   control_place.c      the voters of a new volume
+ *   control_copy.c       copies of the registry for everybody who is not a member
  *   control_request.c    proposals on their way to the leader, and their outcomes on the way back
  *
  * The registry on disk is always the state at registry.index, so a snapshot is what is there, and compaction

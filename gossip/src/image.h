@@ -1,8 +1,9 @@
 /* Images between nodes: a newcomer that is far behind gets the volume's state instead of its whole log
  * (replica/image.h). Part of the room sync, which routes its messages here.
  *
- *   IMAGE_OFFER  volume, image            a voter's answer to a pull that its log would serve slowly or not
- * at all IMAGE_PULL   volume, apply_seq, position IMAGE_PART   volume, apply_seq, position asked for, part
+ *   IMAGE_OFFER  volume, image            a voter's answer to a pull that its log would serve slowly or not at all
+ *   IMAGE_PULL   volume, apply_seq, position
+ *   IMAGE_PART   volume, apply_seq, position asked for, part
  *
  * Taken part by part, one outstanding; an unanswered one is asked for again, then the image is given up and
  * the pull begins anew elsewhere. While an image is on its way the volume takes no deltas. */

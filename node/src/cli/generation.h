@@ -1,11 +1,11 @@
 /* generation: where a checkout's trees lie, and how one takes the place of another.
  *
- *   DIR                         a symbolic link to .NAME.remora/gen-N, relative, so that it holds under any
- * mount of its directory .NAME.remora/lock           held by the one checkout that works on DIR
+ *   DIR                         a symbolic link to .NAME.remora/gen-N, relative, so that it holds under any mount of its directory
+ *   .NAME.remora/lock           held by the one checkout that works on DIR
  *   .NAME.remora/gen-N/         a generation: a whole tree, never changed once DIR points to it
- *   .NAME.remora/gen-N.keys     16 bytes for each file in it: a hash of its path and entry, so that the next
- * generation can take over what stayed the same by a hard link .NAME.remora/new-N/         one that is being
- * written, or was when its checkout was killed
+ *   .NAME.remora/gen-N.keys     16 bytes for each file in it: a hash of its path and entry, so that the next generation can take over
+ *                               what stayed the same by a hard link
+ *   .NAME.remora/new-N/         one that is being written, or was when its checkout was killed
  *
  * A switch is one rename(2) of a symbolic link over DIR. Who resolved DIR before works on in the old
  * generation, whole. */

@@ -4,8 +4,9 @@
 
 /* A line of a key file: a word that says what it is, a space, and base64 of the payload and four bytes of its
  * hash. The hash is not for security: without it a key that lost a letter while being copied would silently
- * be another cluster's. remora-cluster-key-1   the seed remora-credential-1    MessagePack [cluster public
- * key, gate seed, own seed, chain] */
+ * be another cluster's.
+ *   remora-cluster-key-1   the seed
+ *   remora-credential-1    MessagePack [cluster public key, gate seed, own seed, chain] */
 
 #define CLUSTER_WORD      "remora-cluster-key-1"
 #define CREDENTIAL_WORD   "remora-credential-1"

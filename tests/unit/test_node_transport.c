@@ -1,194 +1,173 @@
-/* Two or three transports in one process over loopback: what is sent arrives, in order, from whom it says; strangers, other clusters and a
- * former owner's messages get nowhere. Deadlines, not delays. */
-#include "transport/transport.h"
+/* Two and three transports in one process: what is sent arrives, in order, from whom it says, whatever the other channel does;
+ * restarts, recycled addresses, full queues and unreachable peers behave as transport.h promises. */
+#include "transport_fixture.h"
 
-#include "loop.h"
+#include <signal.h>
 
-#include <pthread.h>
-#include <setjmp.h>
-#include <sodium.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
-
-#include <cmocka.h>
-
-#define DEADLINE_MS 20000
-
-struct end {
-    struct node_transport *transport;
-    struct node_keyring *keyring;
-    struct node_transport_options options;
-    pthread_mutex_t lock;
-    uint64_t received[2], bytes[2];
-    uint32_t last[2];
-    bool disorder;
-    struct gossip_principal from;
-    char log[512];
-};
-
-static char directory[] = "/tmp/remora-transport-XXXXXX";
-
-static void on_message(void *context, enum node_channel channel, const struct gossip_principal *from, const uint8_t *bytes, size_t n)
-{
-    struct end *end = context;
-    uint32_t number;
-    pthread_mutex_lock(&end->lock);
-    if (n < sizeof number)
-        abort();
-    memcpy(&number, bytes, sizeof number);
-    end->disorder |= number <= end->last[channel] && end->received[channel] > 0;
-    end->last[channel] = number;
-    end->received[channel]++;
-    end->bytes[channel] += n;
-    end->from = *from;
-    pthread_mutex_unlock(&end->lock);
-}
-
-static void on_log(void *context, int level, const char *text)
-{
-    struct end *end = context;
-    (void)level;
-    pthread_mutex_lock(&end->lock);
-    snprintf(end->log, sizeof end->log, "%s", text);
-    pthread_mutex_unlock(&end->lock);
-}
-
-static void prepare(struct end *end, const char *key, uint8_t store)
-{
-    char *message = NULL;
-    memset(end, 0, sizeof *end);
-    pthread_mutex_init(&end->lock, NULL);
-    assert_int_equal(node_keyring_load(key, &end->keyring, &message), 0);
-    end->options.listen = "tcp://127.0.0.1:0";
-    end->options.keyring = end->keyring;
-    end->options.hello.protocol_min = NODE_PROTOCOL_MIN;
-    end->options.hello.protocol_max = NODE_PROTOCOL_MAX;
-    end->options.hello.generation = 1;
-    memset(end->options.hello.store.bytes, store, REPLICA_ID_SIZE);
-    crypto_box_keypair(end->options.hello.curve_public, end->options.curve_secret);
-    end->options.handler.context = end;
-    end->options.handler.on_message = on_message;
-    end->options.handler.on_log = on_log;
-}
-
-static void open_end(struct end *end)
-{
-    char *message = NULL;
-    int rv = node_transport_new(&end->options, &end->transport, &message);
-    if (rv != 0)
-        print_error("%s\n", message != NULL ? message : "(no message)");
-    assert_int_equal(rv, 0);
-}
-
-static void close_end(struct end *end)
-{
-    node_transport_destroy(&end->transport);
-    node_keyring_destroy(&end->keyring);
-    pthread_mutex_destroy(&end->lock);
-}
-
-static int send_number(struct end *from, const struct end *to, enum node_channel channel, const struct replica_id *store, uint32_t number,
-                       size_t n)
-{
-    uint8_t *bytes = calloc(1, n);
-    memcpy(bytes, &number, sizeof number);
-    return node_transport_send(from->transport, channel, store, node_transport_endpoint(to->transport), bytes, n);
-}
-
-static uint64_t received(struct end *end, enum node_channel channel)
-{
-    uint64_t n;
-    pthread_mutex_lock(&end->lock);
-    n = end->received[channel];
-    pthread_mutex_unlock(&end->lock);
-    return n;
-}
-
-static void wait_received(struct end *end, enum node_channel channel, uint64_t n)
-{
-    uint64_t deadline = node_now_ms() + DEADLINE_MS;
-    while (received(end, channel) < n && node_now_ms() < deadline)
-        usleep(1000);
-    assert_int_equal(received(end, channel), n);
-}
-
-static bool wait_log(struct end *end, const char *text)
-{
-    uint64_t deadline = node_now_ms() + DEADLINE_MS;
-    bool found = false;
-    while (!found && node_now_ms() < deadline) {
-        pthread_mutex_lock(&end->lock);
-        found = strstr(end->log, text) != NULL;
-        pthread_mutex_unlock(&end->lock);
-        usleep(1000);
-    }
-    return found;
-}
-
-static const char *key_file(const char *name)
-{
-    static char path[256];
-    snprintf(path, sizeof path, "%s/%s", directory, name);
-    if (access(path, F_OK) != 0) {
-        struct node_keygen_options options = {.path = path};
-        char *message = NULL;
-        assert_int_equal(node_keygen(&options, &message), 0);
-    }
-    return path;
-}
+#define MIB ((size_t)1 << 20)
 
 static void messages_arrive_in_order_both_ways(void **state)
 {
     struct end a, b;
     (void)state;
-    prepare(&a, key_file("key"), 1);
-    prepare(&b, key_file("key"), 2);
-    open_end(&a);
-    open_end(&b);
+    start(&a, key_file("key"), 1);
+    start(&b, key_file("key"), 2);
     for (uint32_t i = 1; i <= 1000; i++) {
-        assert_int_equal(send_number(&a, &b, NODE_CHANNEL_CONTROL, &b.options.hello.store, i, 100), 0);
-        assert_int_equal(send_number(&b, &a, NODE_CHANNEL_CONTROL, &a.options.hello.store, i, 5000), 0);
+        tell(&a, &b, CONTROL, i, 100);
+        tell(&b, &a, CONTROL, i, 5000);
+        tell(&b, &a, DATA, i, 70000);
     }
-    wait_received(&b, NODE_CHANNEL_CONTROL, 1000);
-    wait_received(&a, NODE_CHANNEL_CONTROL, 1000);
+    wait_received(&b, CONTROL, 1000);
+    wait_received(&a, CONTROL, 1000);
+    wait_received(&a, DATA, 1000);
     assert_false(a.disorder || b.disorder);
     assert_true(replica_id_equal(&b.from.store, &a.options.hello.store));
     assert_int_equal(b.from.role, GOSSIP_ROLE_VOTER);
+    assert_int_equal(stats(&a).dropped + stats(&b).dropped, 0);
     close_end(&a);
     close_end(&b);
 }
 
+/* The greatest sizes pass, one byte more is refused, and nothing is too. */
+static void sizes_have_limits(void **state)
+{
+    struct end a, b;
+    const char *there;
+    (void)state;
+    start(&a, key_file("key"), 1);
+    start(&b, key_file("key"), 2);
+    there = node_transport_endpoint(b.transport);
+    tell(&a, &b, CONTROL, 1, NODE_CONTROL_MESSAGE_MAX);
+    tell(&a, &b, DATA, 1, NODE_DATA_MESSAGE_MAX);
+    wait_received(&b, CONTROL, 1);
+    wait_received(&b, DATA, 1);
+    assert_int_equal(b.bytes[CONTROL], NODE_CONTROL_MESSAGE_MAX);
+    assert_int_equal(b.bytes[DATA], NODE_DATA_MESSAGE_MAX);
+    assert_int_equal(send_number(&a, there, CONTROL, &b.options.hello.store, 1, NODE_CONTROL_MESSAGE_MAX + 1),
+                     REPLICA_E_INVALID);
+    assert_int_equal(send_number(&a, there, DATA, &b.options.hello.store, 1, NODE_DATA_MESSAGE_MAX + 1),
+                     REPLICA_E_INVALID);
+    assert_int_equal(node_transport_send(a.transport, CONTROL, &b.options.hello.store, there, malloc(1), 0),
+                     REPLICA_E_INVALID);
+    close_end(&a);
+    close_end(&b);
+}
+
+static void what_is_no_address_is_invalid(void **state)
+{
+    static const char *const wrong[] = {"",
+                                        "127.0.0.1:7700",
+                                        "ipc:///tmp/x",
+                                        "tcp://127.0.0.1",
+                                        "tcp://127.0.0.1:0",
+                                        "tcp://127.0.0.1:65535",
+                                        "tcp://127.0.0.1:7700x",
+                                        "tcp://:7700",
+                                        "tcp://*:7700",
+                                        "tcp://::1:7700",
+                                        "tcp://a b:7700",
+                                        "tcp://10.0.0.1;10.0.0.2:7700"};
+    struct end a;
+    struct replica_id store = {{1}};
+    (void)state;
+    start(&a, key_file("key"), 1);
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++)
+        assert_int_equal(send_number(&a, wrong[i], CONTROL, &store, 1, 4), REPLICA_E_INVALID);
+    assert_int_equal(stats(&a).links, 0);
+    close_end(&a);
+}
+
+/* MiBs go one way and their window is refilled; meanwhile small messages go to and fro, one at a time. */
+static void bulk_and_round_trips(bool plain, uint32_t chunks)
+{
+    struct end a, b;
+    uint32_t sent = 0, trips = 0;
+    prepare(&a, key_file("key"), 1);
+    prepare(&b, key_file("key"), 2);
+    a.options.data_plain = b.options.data_plain = plain;
+    open_end(&a);
+    open_end(&b);
+    b.echo = &a;
+    while (received(&b, DATA) < chunks) {
+        if (sent < chunks && sent < received(&b, DATA) + 32)
+            tell(&a, &b, DATA, ++sent, MIB);
+        else if (received(&a, CONTROL) == trips)
+            tell(&a, &b, CONTROL, ++trips, 100);
+        else
+            usleep(50);
+    }
+    wait_received(&a, CONTROL, trips);
+    assert_true(trips > 50); /* hundreds, in truth: control did not wait for the bulk to pass */
+    assert_false(a.disorder || b.disorder);
+    assert_int_equal(b.bytes[DATA], chunks * MIB);
+    assert_int_equal(stats(&a).dropped + stats(&b).dropped, 0);
+    close_end(&b);
+    close_end(&a);
+}
+
 static void bulk_does_not_stop_control(void **state)
 {
-    for (int plain = 0; plain < 2; plain++) {
-        struct end a, b;
-        uint32_t sent = 0;
-        (void)state;
-        prepare(&a, key_file("key"), 1);
-        prepare(&b, key_file("key"), 2);
-        a.options.data_plain = b.options.data_plain = plain == 1;
-        open_end(&a);
-        open_end(&b);
-        while (sent < 300) {
-            if (sent < received(&b, NODE_CHANNEL_DATA) + 32) {
-                sent++;
-                assert_int_equal(send_number(&a, &b, NODE_CHANNEL_DATA, &b.options.hello.store, sent, 1 << 20), 0);
-                if (sent % 10 == 0)
-                    assert_int_equal(send_number(&a, &b, NODE_CHANNEL_CONTROL, &b.options.hello.store, sent, 100), 0);
-            } else {
-                usleep(200);
-            }
-        }
-        wait_received(&b, NODE_CHANNEL_DATA, 300);
-        wait_received(&b, NODE_CHANNEL_CONTROL, 30);
-        assert_false(b.disorder);
-        assert_int_equal(b.bytes[NODE_CHANNEL_DATA], 300ull << 20);
-        close_end(&a);
-        close_end(&b);
+    (void)state;
+    bulk_and_round_trips(false, 1000);
+}
+
+static void bulk_may_be_plain(void **state)
+{
+    (void)state;
+    bulk_and_round_trips(true, 1000);
+}
+
+static void a_name_is_looked_up(void **state)
+{
+    struct end a, b;
+    char by_name[64];
+    (void)state;
+    start(&a, key_file("key"), 1);
+    start(&b, key_file("key"), 2);
+    snprintf(by_name, sizeof by_name, "tcp://localhost%s", strrchr(b.listen, ':'));
+    assert_int_equal(send_number(&a, by_name, CONTROL, &b.options.hello.store, 1, 100), 0);
+    wait_received(&b, CONTROL, 1);
+    assert_int_equal(
+        send_number(&a, "tcp://no-such-host.invalid:7700", CONTROL, &b.options.hello.store, 1, 100), 0);
+    wait_dropped(&a, 1);
+    close_end(&a);
+    close_end(&b);
+}
+
+static void whoever_answers_there_gets_what_is_for_nobody(void **state)
+{
+    struct end a, b;
+    struct replica_id anybody = {{0}};
+    (void)state;
+    start(&a, key_file("key"), 1);
+    start(&b, key_file("key"), 2);
+    assert_int_equal(send_number(&a, b.listen, CONTROL, &anybody, 1, 100), 0);
+    wait_received(&b, CONTROL, 1);
+    assert_int_equal(send_number(&a, a.listen, CONTROL, &anybody, 1, 100), 0); /* a node may meet itself */
+    wait_received(&a, CONTROL, 1);
+    assert_int_equal(a.from.store.bytes[0], 1);
+    close_end(&a);
+    close_end(&b);
+}
+
+static void the_role_is_in_the_principal(void **state)
+{
+    struct end a, b;
+    (void)state;
+    start(&a, key_file("key"), 1);
+    start(&b, credential_file("cache", GOSSIP_ROLE_CACHE, "models:ro", 0), 2);
+    for (int channel = 0; channel < 2; channel++) {
+        tell(&b, &a, (enum node_channel)channel, 1, 100);
+        wait_received(&a, (enum node_channel)channel, 1);
+        assert_int_equal(a.from.role, GOSSIP_ROLE_CACHE);
+        assert_true(gossip_principal_may(&a.from, "models", false));
+        assert_false(gossip_principal_may(&a.from, "models", true));
     }
+    tell(&a, &b, CONTROL, 1, 100);
+    wait_received(&b, CONTROL, 1);
+    assert_int_equal(b.from.role, GOSSIP_ROLE_VOTER);
+    close_end(&a);
+    close_end(&b);
 }
 
 static void a_full_queue_says_so(void **state)
@@ -197,89 +176,230 @@ static void a_full_queue_says_so(void **state)
     struct replica_id nobody = {{9}};
     size_t taken = 0;
     (void)state;
-    prepare(&a, key_file("key"), 1);
-    open_end(&a);
-    for (; taken < 100; taken++)
-        if (node_transport_send(a.transport, NODE_CHANNEL_DATA, &nobody, "tcp://127.0.0.1:9", calloc(1, 1 << 20), 1 << 20) != 0)
-            break;
-    assert_int_equal(taken, NODE_SEND_QUEUE_MAX >> 20);
+    start(&a, key_file("key"), 1);
+    while (taken < 100 && send_number(&a, "tcp://127.0.0.1:9", DATA, &nobody, 1, MIB) == 0)
+        taken++;
+    assert_int_equal(taken, NODE_SEND_QUEUE_MAX / MIB);
+    assert_int_equal(send_number(&a, "tcp://127.0.0.1:9", DATA, &nobody, 1, MIB), REPLICA_E_NOSPACE);
+    assert_int_equal(send_number(&a, "tcp://127.0.0.1:11", DATA, &nobody, 1, MIB),
+                     0); /* another peer's is not */
+    assert_int_equal(send_number(&a, "tcp://127.0.0.1:9", CONTROL, &nobody, 1, 100), 0);
     close_end(&a);
+}
+
+/* What finds no link within seconds is dropped, so the queue of a dead peer does not stay full. */
+static void what_waits_too_long_is_dropped(void **state)
+{
+    struct end a;
+    struct replica_id nobody = {{9}};
+    (void)state;
+    start(&a, key_file("key"), 1);
+    for (int i = 0; i < 64; i++)
+        assert_int_equal(send_number(&a, "tcp://127.0.0.1:9", DATA, &nobody, 1, MIB), 0);
+    wait_dropped(&a, 64);
+    assert_int_equal(send_number(&a, "tcp://127.0.0.1:9", DATA, &nobody, 1, MIB), 0);
+    close_end(&a);
+}
+
+static void all_queues_together_have_a_limit(void **state)
+{
+    struct end a;
+    struct replica_id nobody = {{9}};
+    size_t taken = 0;
+    char endpoint[64];
+    int code = 0;
+    (void)state;
+    start(&a, key_file("key"), 1);
+    for (unsigned port = 9; code == 0 && port < 9 + 20; port++) {
+        snprintf(endpoint, sizeof endpoint, "tcp://127.0.0.1:%u", port);
+        for (unsigned i = 0; i < 60 && (code = send_number(&a, endpoint, DATA, &nobody, 1, MIB)) == 0; i++)
+            taken++;
+    }
+    assert_int_equal(code, REPLICA_E_NOSPACE);
+    assert_int_equal(taken, NODE_SEND_TOTAL_MAX / MIB);
+    close_end(&a);
+}
+
+static void links_have_a_limit(void **state)
+{
+    struct end a, b;
+    struct replica_id nobody = {{9}};
+    char endpoint[64];
+    (void)state;
+    start(&a, key_file("key"), 1);
+    start(&b, key_file("key"), 2);
+    tell(&a, &b, CONTROL, 1, 100);
+    wait_received(&b, CONTROL, 1);
+    for (unsigned i = 0; i < NODE_LINKS_MAX + 50; i++) {
+        snprintf(endpoint, sizeof endpoint, "tcp://127.1.%u.%u:9", i / 250, 1 + i % 250);
+        assert_int_equal(send_number(&a, endpoint, CONTROL, &nobody, 1, 100), 0);
+    }
+    assert_true(stats(&a).links <= NODE_LINKS_MAX);
+    tell(&a, &b, CONTROL, 2, 100); /* whose link was the longest unused, and is made anew */
+    wait_received(&b, CONTROL, 2);
+    close_end(&a);
+    close_end(&b);
 }
 
 static void a_recycled_address_gets_nothing_of_its_former_owner(void **state)
 {
     struct end a, b, c;
-    char listen[256];
     (void)state;
-    prepare(&a, key_file("key"), 1);
-    prepare(&b, key_file("key"), 2);
-    prepare(&c, key_file("key"), 3);
-    open_end(&a);
-    open_end(&b);
-    snprintf(listen, sizeof listen, "%s", node_transport_endpoint(b.transport));
-    send_number(&a, &b, NODE_CHANNEL_CONTROL, &b.options.hello.store, 1, 100);
-    wait_received(&b, NODE_CHANNEL_CONTROL, 1);
+    start(&a, key_file("key"), 1);
+    start(&b, key_file("key"), 2);
+    tell(&a, &b, CONTROL, 1, 100);
+    wait_received(&b, CONTROL, 1);
     node_transport_destroy(&b.transport);
-    c.options.listen = listen;
+    prepare(&c, key_file("key"), 3);
+    c.options.listen = b.listen;
     open_end(&c);
-    for (uint32_t i = 0; i < 20; i++)
-        send_number(&a, &c, NODE_CHANNEL_CONTROL, &b.options.hello.store, 100 + i, 100);
-    while (received(&c, NODE_CHANNEL_CONTROL) == 0) { /* a connection that broke under a message loses it */
-        send_number(&a, &c, NODE_CHANNEL_CONTROL, &c.options.hello.store, 200, 100);
+    for (uint32_t i = 0; received(&c, CONTROL) == 0;
+         i++) { /* a connection that broke under a message loses it */
+        send_number(&a, c.listen, CONTROL, &b.options.hello.store, 100 + i, 100);
+        send_number(&a, c.listen, CONTROL, &c.options.hello.store, 7, 100);
         usleep(20000);
     }
-    assert_int_equal(c.last[NODE_CHANNEL_CONTROL], 200);
+    pthread_mutex_lock(&c.lock);
+    assert_int_equal(c.last[CONTROL], 7);
+    pthread_mutex_unlock(&c.lock);
     close_end(&a);
     node_keyring_destroy(&b.keyring);
     close_end(&c);
 }
 
-static void another_key_and_another_cluster_are_refused(void **state)
+/* The same store comes back on the same port: with its old CURVE key, and with another. Both directions go on. */
+static void a_restarted_peer_is_met_again(void **state)
 {
-    struct end a, b, c;
-    struct node_transport_stats stats;
+    struct end a, b;
     (void)state;
-    prepare(&a, key_file("key"), 1);
-    prepare(&b, key_file("other"), 2);
-    prepare(&c, key_file("key"), 3);
-    memset(a.options.hello.cluster.bytes, 7, REPLICA_ID_SIZE);
-    memset(c.options.hello.cluster.bytes, 8, REPLICA_ID_SIZE);
-    open_end(&a);
-    open_end(&b);
-    open_end(&c);
-    send_number(&b, &a, NODE_CHANNEL_CONTROL, &a.options.hello.store, 1, 100);
-    send_number(&c, &a, NODE_CHANNEL_CONTROL, &a.options.hello.store, 1, 100);
-    assert_true(wait_log(&c, "another cluster"));
-    node_transport_stats(a.transport, &stats);
-    assert_true(stats.refused >= 1);
-    assert_int_equal(received(&a, NODE_CHANNEL_CONTROL), 0);
+    for (int plain = 0; plain < 2; plain++) {
+        prepare(&a, key_file("key"), 1);
+        prepare(&b, key_file("key"), 2);
+        a.options.data_plain = b.options.data_plain = plain == 1;
+        open_end(&a);
+        open_end(&b);
+        for (int life = 0; life < 3; life++) {
+            uint64_t control = received(&b, CONTROL), data = received(&b, DATA), back = received(&a, CONTROL);
+            uint64_t deadline = node_now_ms() + DEADLINE_MS;
+            while ((received(&b, CONTROL) == control || received(&b, DATA) == data ||
+                    received(&a, CONTROL) == back) &&
+                   node_now_ms() < deadline) {
+                tell(&a, &b, CONTROL, 1, 100);
+                tell(&a, &b, DATA, 1, 1000);
+                tell(&b, &a, CONTROL, 1, 100);
+                usleep(20000);
+            }
+            assert_true(node_now_ms() < deadline);
+            node_transport_destroy(&b.transport);
+            b.options.listen = b.listen;
+            b.options.hello.generation++;
+            if (life == 1)
+                crypto_box_keypair(b.options.hello.curve_public, b.options.curve_secret);
+            open_end(&b);
+        }
+        close_end(&a);
+        close_end(&b);
+    }
+}
+
+static void destroy_is_quick_in_any_state(void **state)
+{
+    static const char *const nowhere[] = {"tcp://127.0.0.1:9", "tcp://192.0.2.1:7700",
+                                          "tcp://no-such-host.invalid:1"};
+    struct end a, b;
+    struct replica_id nobody = {{9}};
+    uint64_t began;
+    (void)state;
+    for (int round = 0; round < 5; round++) {
+        start(&a, key_file("key"), 1);
+        start(&b, key_file("key"), 2);
+        for (size_t i = 0; i < sizeof nowhere / sizeof nowhere[0]; i++) {
+            send_number(&a, nowhere[i], CONTROL, &nobody, 1, 100);
+            send_number(&a, nowhere[i], DATA, &nobody, 1, MIB);
+        }
+        for (uint32_t i = 1; i <= 30; i++)
+            tell(&a, &b, DATA, i, MIB);
+        usleep((useconds_t)round * 3000); /* before, amid and after the handshakes */
+        began = node_now_ms();
+        node_transport_destroy(round % 2 == 0 ? &a.transport : &b.transport);
+        assert_true(node_now_ms() - began < 1000);
+        close_end(&a);
+        close_end(&b);
+    }
+}
+
+static void the_address_must_be_ours_and_free(void **state)
+{
+    struct end a, b;
+    char *message = NULL;
+    (void)state;
+    start(&a, key_file("key"), 1);
+    prepare(&b, key_file("key"), 2);
+    b.options.listen = a.listen;
+    assert_int_equal(node_transport_new(&b.options, &b.transport, &message), REPLICA_E_BUSY);
+    assert_non_null(strstr(message, a.listen));
+    free(message);
+    b.options.listen = "tcp://192.0.2.1:7700"; /* nobody's: for documentation only */
+    assert_int_equal(node_transport_new(&b.options, &b.transport, &message), REPLICA_E_INVALID);
+    free(message);
+    b.options.listen = "7700";
+    assert_int_equal(node_transport_new(&b.options, &b.transport, &message), REPLICA_E_INVALID);
+    free(message);
     close_end(&a);
     close_end(&b);
-    close_end(&c);
 }
 
-static int make_directory(void **state)
+static void without_a_key_there_is_only_loopback(void **state)
 {
+    struct end a;
+    struct replica_id anybody = {{0}};
+    char *message = NULL;
     (void)state;
-    return mkdtemp(directory) == NULL;
+    prepare(&a, NULL, 1);
+    a.options.listen = "tcp://0.0.0.0:0";
+    assert_int_equal(node_transport_new(&a.options, &a.transport, &message), REPLICA_E_INVALID);
+    assert_non_null(strstr(message, "key"));
+    free(message);
+    a.options.listen = "tcp://127.0.0.1:0";
+    open_end(&a);
+    assert_int_equal(send_number(&a, "tcp://192.0.2.1:7700", CONTROL, &anybody, 1, 100), REPLICA_E_INVALID);
+    close_end(&a);
 }
 
-static int remove_directory(void **state)
+static void signals_stay_whose_they_were(void **state)
 {
-    char command[300];
+    struct sigaction interrupt, terminate;
+    struct end a;
     (void)state;
-    snprintf(command, sizeof command, "rm -r %s", directory);
-    return system(command);
+    start(&a, key_file("key"), 1);
+    assert_int_equal(sigaction(SIGINT, NULL, &interrupt), 0);
+    assert_int_equal(sigaction(SIGTERM, NULL, &terminate), 0);
+    assert_ptr_equal(interrupt.sa_handler, SIG_DFL);
+    assert_ptr_equal(terminate.sa_handler, SIG_DFL);
+    close_end(&a);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(signals_stay_whose_they_were),
         cmocka_unit_test(messages_arrive_in_order_both_ways),
+        cmocka_unit_test(sizes_have_limits),
+        cmocka_unit_test(what_is_no_address_is_invalid),
         cmocka_unit_test(bulk_does_not_stop_control),
+        cmocka_unit_test(bulk_may_be_plain),
+        cmocka_unit_test(a_name_is_looked_up),
+        cmocka_unit_test(whoever_answers_there_gets_what_is_for_nobody),
+        cmocka_unit_test(the_role_is_in_the_principal),
         cmocka_unit_test(a_full_queue_says_so),
+        cmocka_unit_test(what_waits_too_long_is_dropped),
+        cmocka_unit_test(all_queues_together_have_a_limit),
+        cmocka_unit_test(links_have_a_limit),
         cmocka_unit_test(a_recycled_address_gets_nothing_of_its_former_owner),
-        cmocka_unit_test(another_key_and_another_cluster_are_refused),
+        cmocka_unit_test(a_restarted_peer_is_met_again),
+        cmocka_unit_test(destroy_is_quick_in_any_state),
+        cmocka_unit_test(the_address_must_be_ours_and_free),
+        cmocka_unit_test(without_a_key_there_is_only_loopback),
     };
     return cmocka_run_group_tests(tests, make_directory, remove_directory);
 }

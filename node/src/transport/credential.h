@@ -16,7 +16,8 @@
 #define NODE_NONCE_SIZE     32
 #define NODE_TOKEN_SIZE     16
 #define NODE_PROOF_SIZE     32
-#define NODE_HELLO_SIZE_MAX 8192 /* a chain of four certificates with 16 volumes each is 2 KiB; room for later fields */
+#define NODE_HELLO_SIZE_MAX                                                                                  \
+    8192 /* a chain of four certificates with 16 volumes each is 2 KiB; room for later fields */
 
 struct node_keyring; /* every key in the key file; the first signs, all are accepted (rotation) */
 
@@ -32,7 +33,8 @@ void node_keyring_gate(const struct node_keyring *keyring, uint8_t ret_public[NO
                        uint8_t ret_secret[NODE_CURVE_KEY_SIZE]);
 /* How many keys; the public gate of each is what a peer may listen with while keys are being exchanged for new ones. */
 size_t node_keyring_count(const struct node_keyring *keyring);
-void node_keyring_gate_at(const struct node_keyring *keyring, size_t index, uint8_t ret_public[NODE_CURVE_KEY_SIZE]);
+void node_keyring_gate_at(const struct node_keyring *keyring, size_t index,
+                          uint8_t ret_public[NODE_CURVE_KEY_SIZE]);
 
 /* `remora keygen`: a new cluster key, or a lesser credential from one (volumes: "NAME" or "NAME:ro"), written to path with
  * mode 0600; an existing file is never overwritten. Errors: EXISTS, INVALID, IO; ret_message as above. */
@@ -56,21 +58,24 @@ struct node_hello {
     uint32_t protocol_min, protocol_max;
     uint64_t features;
     uint8_t curve_public[NODE_CURVE_KEY_SIZE];
-    uint64_t expires_ms; /* of the credential, 0: never; set by node_hello_check, ignored by node_hello_pack */
+    uint64_t
+        expires_ms; /* of the credential, 0: never; set by node_hello_check, ignored by node_hello_pack */
 };
-void node_hello_pack(const struct node_keyring *keyring, const struct node_hello *hello, struct replica_buffer *out);
+void node_hello_pack(const struct node_keyring *keyring, const struct node_hello *hello,
+                     struct replica_buffer *out);
 /* Checks chain, signatures, expiry against wall_ms, and that hello's CURVE key is the one the connection was authenticated
  * with (NULL: the caller asks for node_hello_prove's proof instead). Errors: MALFORMED, DENIED, EXPIRED, MISMATCH;
  * ret_reason: static text. */
 int node_hello_check(const struct node_keyring *keyring, const void *data, size_t n,
-                     const uint8_t authenticated[NODE_CURVE_KEY_SIZE], uint64_t wall_ms, struct node_hello *ret_hello,
-                     struct gossip_principal *ret_principal, const char **ret_reason);
+                     const uint8_t authenticated[NODE_CURVE_KEY_SIZE], uint64_t wall_ms,
+                     struct node_hello *ret_hello, struct gossip_principal *ret_principal,
+                     const char **ret_reason);
 
 /* A listener's CURVE key is the gate's, which proves no more than some credential. So it answers a hello with its own hello
  * and this proof that it holds the CURVE key named there: a MAC under the secret that the two nodes' CURVE keys share, over
  * the asker's nonce and the token given. Both ends compute the same. Errors: DENIED (the peer's key is degenerate). */
-int node_hello_prove(const uint8_t own_secret[NODE_CURVE_KEY_SIZE], const uint8_t peer_public[NODE_CURVE_KEY_SIZE],
-                     const uint8_t nonce[NODE_NONCE_SIZE], const uint8_t token[NODE_TOKEN_SIZE],
-                     uint8_t ret_proof[NODE_PROOF_SIZE]);
+int node_hello_prove(const uint8_t own_secret[NODE_CURVE_KEY_SIZE],
+                     const uint8_t peer_public[NODE_CURVE_KEY_SIZE], const uint8_t nonce[NODE_NONCE_SIZE],
+                     const uint8_t token[NODE_TOKEN_SIZE], uint8_t ret_proof[NODE_PROOF_SIZE]);
 
 #endif

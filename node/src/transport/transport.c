@@ -6,8 +6,10 @@
 #include <assert.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 
-#define PORT_TRIES 64 /* port 0: a free pair is found by the first or second */
+#define DESCRIPTORS_PER_LINK 8  /* transport.h, NODE_LINKS_MAX */
+#define PORT_TRIES           64 /* port 0: a free pair is found by the first or second */
 
 #if defined(__SANITIZE_THREAD__)
 /* libzmq and CZMQ hand messages between threads with atomics that the sanitizer did not compile, so what they
@@ -148,6 +150,14 @@ static int start(struct node_transport *transport, const struct node_transport_o
     return start_actors(transport, ret_message);
 }
 
+static size_t links_max(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur / DESCRIPTORS_PER_LINK >= NODE_LINKS_MAX)
+        return NODE_LINKS_MAX;
+    return limit.rlim_cur / DESCRIPTORS_PER_LINK + 1;
+}
+
 static int transport_init(struct node_transport *transport, const struct node_transport_options *options)
 {
     int code = node_sessions_init(&transport->sessions);
@@ -161,6 +171,7 @@ static int transport_init(struct node_transport *transport, const struct node_tr
     replica_buffer_init(&transport->hello_packed);
     pthread_mutex_init(&transport->lock, NULL);
     transport->total = node_account_new(NULL);
+    transport->links_max = links_max();
     for (size_t i = 0; i < NODE_CHANNELS; i++) {
         int failed =
             channel_init(transport, (enum node_channel)i, i == NODE_CHANNEL_DATA && options->data_plain);

@@ -126,7 +126,8 @@ struct node_link {
     uint8_t nonce[NODE_NONCE_SIZE];
     uint8_t send_token[NODE_TOKEN_SIZE]; /* plain data channel */
     uint64_t opened_ms, progress_ms, retry_ms, freed_seen;
-    unsigned failures;
+    unsigned failures, opened; /* opened: how often, so that a name's addresses are tried in turn */
+    struct node_lookup *lookup;
     size_t gate; /* which of the keyring's gates is tried */
 };
 
@@ -159,6 +160,7 @@ struct node_transport {
     uint8_t curve_secret[NODE_CURVE_KEY_SIZE];
     char endpoint[GOSSIP_ENDPOINT_MAX + 1];
     struct node_account *total;
+    size_t links_max; /* per channel */
     struct node_channel_actor channels[NODE_CHANNELS];
 
     pthread_mutex_t lock; /* taken inside no other, and holds no other */
@@ -186,6 +188,16 @@ int node_endpoint_parse(const char *text, struct node_endpoint *ret_endpoint);
 bool node_endpoint_is_loopback(const struct node_endpoint *endpoint);
 void node_endpoint_format(const struct node_endpoint *endpoint, uint32_t port,
                           char ret_text[GOSSIP_ENDPOINT_MAX + 1]);
+
+/* transport_resolve.c */
+struct node_lookup;
+bool node_endpoint_is_numeric(const struct node_endpoint *endpoint);
+/* pick: which of the name's addresses, so that another try meets another. NULL: too many are under way, or no
+ * memory. */
+struct node_lookup *node_lookup_start(const char *host, unsigned pick);
+/* Errors: AGAIN (not yet), NOTFOUND. */
+int node_lookup_result(struct node_lookup *lookup, char ret_host[GOSSIP_ENDPOINT_MAX + 1]);
+void node_lookup_release(struct node_lookup **lookup);
 
 /* transport_socket.c */
 /* Creates router and monitor of a channel, not yet bound. Errors: NOMEM, IO. */

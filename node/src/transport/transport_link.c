@@ -63,6 +63,7 @@ void node_link_free(struct node_link *link)
         node_outgoing_free(outgoing);
     while ((outgoing = node_queue_pop(&link->queue)) != NULL)
         node_outgoing_free(outgoing);
+    node_lookup_release(&link->lookup);
     node_account_release(link->account);
     free(link);
 }
@@ -84,12 +85,28 @@ static void back_off(struct node_channel_actor *channel, struct node_link *link)
     link->retry_ms = node_now_ms() + wait / 2 + randombytes_uniform(wait / 2);
 }
 
-static void open_link(struct node_channel_actor *channel, struct node_link *link)
+/* The host of a link as numbers. Errors: AGAIN (being looked up), NOTFOUND. */
+static int resolve(struct node_link *link, struct node_endpoint *endpoint)
 {
-    struct node_endpoint endpoint;
+    int code;
+    if (node_endpoint_is_numeric(endpoint))
+        return 0;
+    if (link->lookup == NULL)
+        link->lookup = node_lookup_start(endpoint->host, link->opened);
+    if (link->lookup == NULL)
+        return REPLICA_E_AGAIN;
+    code = node_lookup_result(link->lookup, endpoint->host);
+    if (code != REPLICA_E_AGAIN)
+        node_lookup_release(&link->lookup);
+    return code;
+}
+
+static void open_at(struct node_channel_actor *channel, struct node_link *link,
+                    const struct node_endpoint *endpoint)
+{
     char address[GOSSIP_ENDPOINT_MAX + 1];
-    node_endpoint_parse(link->endpoint, &endpoint); /* it was when it entered the table */
-    node_endpoint_format(&endpoint, endpoint.port + (channel->which == NODE_CHANNEL_DATA), address);
+    node_endpoint_format(endpoint, endpoint->port + (channel->which == NODE_CHANNEL_DATA), address);
+    link->opened++;
     link->socket = node_link_socket_new(channel, address, link->gate);
     if (link->socket == NULL || node_channel_watch(channel, &link->source, link->socket) != 0) {
         node_channel_log(channel, 2, "cannot open a link to %s: %s", address, zmq_strerror(zmq_errno()));
@@ -99,6 +116,20 @@ static void open_link(struct node_channel_actor *channel, struct node_link *link
     }
     link->state = NODE_LINK_WAITING;
     link->opened_ms = link->progress_ms = node_now_ms();
+}
+
+static void open_link(struct node_channel_actor *channel, struct node_link *link)
+{
+    struct node_endpoint endpoint;
+    int code;
+    node_endpoint_parse(link->endpoint, &endpoint); /* it was when it entered the table */
+    code = resolve(link, &endpoint);
+    if (code == 0)
+        open_at(channel, link, &endpoint);
+    else if (code == REPLICA_E_NOTFOUND) {
+        node_channel_log(channel, 2, "nobody knows the name in %s", link->endpoint);
+        back_off(channel, link);
+    }
 }
 
 void node_link_greet(struct node_link *link)

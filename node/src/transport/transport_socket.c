@@ -88,8 +88,9 @@ static int set_gate(const struct node_channel_actor *channel, void *socket)
 static int open_monitor(struct node_channel_actor *channel)
 {
     const struct option unlimited[] = {{ZMQ_LINGER, 0}, {ZMQ_RCVHWM, 0}};
+    static _Atomic unsigned monitors; /* a name is let go of some time after its socket was closed */
     char address[64];
-    snprintf(address, sizeof address, "inproc://remora-monitor-%p", (void *)channel->router);
+    snprintf(address, sizeof address, "inproc://remora-monitor-%u", atomic_fetch_add(&monitors, 1));
     if (zmq_socket_monitor(zsock_resolve(channel->router), address, MONITOR_EVENTS) != 0)
         return REPLICA_E_IO;
     channel->monitor = zsock_new(ZMQ_PAIR);

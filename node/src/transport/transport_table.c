@@ -83,7 +83,7 @@ static int obtain(struct node_channel_actor *channel, const char *endpoint, stru
         link->listed = true;
         list_newest(channel, link);
         atomic_fetch_add(&channel->transport->links, 1);
-        if (zhashx_size(channel->links) > NODE_LINKS_MAX) {
+        if (zhashx_size(channel->links) > channel->transport->links_max) {
             struct node_link *victim = channel->oldest;
             unlist(channel, victim);
             mark_dirty(channel, victim);

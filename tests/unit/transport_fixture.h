@@ -27,7 +27,7 @@ struct end {
     struct node_keyring *keyring;
     struct node_transport_options options;
     char listen[GOSSIP_ENDPOINT_MAX + 1];
-    struct end *echo; /* numbers that come in on control go back to this end */
+    struct end *echo; /* what comes in on control goes back to this end; set before this one is opened */
     pthread_mutex_t lock;
     uint64_t received[2], bytes[2]; /* by channel */
     uint32_t last[2];
@@ -50,9 +50,7 @@ static inline int send_number(struct end *from, const char *endpoint, enum node_
 static inline void tell(struct end *from, struct end *to, enum node_channel channel, uint32_t number,
                         size_t n)
 {
-    assert_int_equal(send_number(from, node_transport_endpoint(to->transport), channel,
-                                 &to->options.hello.store, number, n),
-                     0);
+    assert_int_equal(send_number(from, to->listen, channel, &to->options.hello.store, number, n), 0);
 }
 
 static inline void on_message(void *context, enum node_channel channel, const struct gossip_principal *from,
@@ -134,12 +132,16 @@ static inline void prepare(struct end *end, const char *key, uint8_t store)
 
 static inline void open_end(struct end *end)
 {
+    struct node_transport *transport = NULL;
     char *message = NULL;
-    int code = node_transport_new(&end->options, &end->transport, &message);
+    int code = node_transport_new(&end->options, &transport, &message);
     if (code != 0)
         print_error("%s\n", message != NULL ? message : "(no message)");
     assert_int_equal(code, 0);
-    snprintf(end->listen, sizeof end->listen, "%s", node_transport_endpoint(end->transport));
+    pthread_mutex_lock(&end->lock); /* its callbacks may run already */
+    end->transport = transport;
+    snprintf(end->listen, sizeof end->listen, "%s", node_transport_endpoint(transport));
+    pthread_mutex_unlock(&end->lock);
 }
 
 static inline void start(struct end *end, const char *key, uint8_t store)
@@ -162,6 +164,34 @@ static inline uint64_t received(struct end *end, enum node_channel channel)
     n = end->received[channel];
     pthread_mutex_unlock(&end->lock);
     return n;
+}
+
+static inline uint64_t received_bytes(struct end *end, enum node_channel channel)
+{
+    uint64_t n;
+    pthread_mutex_lock(&end->lock);
+    n = end->bytes[channel];
+    pthread_mutex_unlock(&end->lock);
+    return n;
+}
+
+/* Who sent the last message. */
+static inline struct gossip_principal sender(struct end *end)
+{
+    struct gossip_principal from;
+    pthread_mutex_lock(&end->lock);
+    from = end->from;
+    pthread_mutex_unlock(&end->lock);
+    return from;
+}
+
+static inline bool in_order(struct end *end)
+{
+    bool ordered;
+    pthread_mutex_lock(&end->lock);
+    ordered = !end->disorder;
+    pthread_mutex_unlock(&end->lock);
+    return ordered;
 }
 
 static inline void wait_received(struct end *end, enum node_channel channel, uint64_t n)

@@ -16,8 +16,8 @@
 #define NODE_NONCE_SIZE     32
 #define NODE_TOKEN_SIZE     16
 #define NODE_PROOF_SIZE     32
-#define NODE_HELLO_SIZE_MAX                                                                                  \
-    8192 /* a chain of four certificates with 16 volumes each is 2 KiB; room for later fields */
+/* A chain of four certificates with 16 volumes each is 2 KiB; room for later fields. */
+#define NODE_HELLO_SIZE_MAX 8192
 
 struct node_keyring; /* every key in the key file; the first signs, all are accepted (rotation) */
 
@@ -58,8 +58,8 @@ struct node_hello {
     uint32_t protocol_min, protocol_max;
     uint64_t features;
     uint8_t curve_public[NODE_CURVE_KEY_SIZE];
-    uint64_t
-        expires_ms; /* of the credential, 0: never; set by node_hello_check, ignored by node_hello_pack */
+    /* Of the credential, 0: never. Set by node_hello_check, ignored by node_hello_pack. */
+    uint64_t expires_ms;
 };
 void node_hello_pack(const struct node_keyring *keyring, const struct node_hello *hello,
                      struct replica_buffer *out);

@@ -11,16 +11,6 @@
 #define DESCRIPTORS_PER_LINK 8  /* transport.h, NODE_LINKS_MAX */
 #define PORT_TRIES           64 /* port 0: a free pair is found by the first or second */
 
-#if defined(__SANITIZE_THREAD__)
-/* libzmq and CZMQ hand messages between threads with atomics that the sanitizer did not compile, so what they
- * do to memory inside looks like a race to it. Our own code stays checked. */
-const char *__tsan_default_suppressions(void);
-const char *__tsan_default_suppressions(void)
-{
-    return "called_from_lib:libzmq.so\ncalled_from_lib:libczmq.so\n";
-}
-#endif
-
 static void pack_hello_locked(struct node_transport *transport)
 {
     struct replica_buffer packed;
@@ -130,7 +120,7 @@ static int start_actors(struct node_transport *transport, char **ret_message)
     for (size_t i = 0; i < NODE_CHANNELS; i++) {
         struct node_channel_actor *channel = &transport->channels[i];
         channel->actor = zactor_new(node_channel_run, channel);
-        if (channel->actor == NULL || !channel->started)
+        if (channel->actor == NULL || !atomic_load(&channel->started))
             return node_complain(REPLICA_E_IO, ret_message, "transport: cannot start a thread");
     }
     return 0;

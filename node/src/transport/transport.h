@@ -20,15 +20,17 @@ enum node_channel { NODE_CHANNEL_CONTROL, NODE_CHANNEL_DATA };
 /* Outgoing links per channel; the longest unused one is closed for a new one. Fewer where the process may not have eight
  * descriptors for each: two per channel for ours, and as many for those that others open to us. */
 #define NODE_LINKS_MAX 1024
-#define NODE_SEND_QUEUE_MAX                                                                                  \
-    (64u << 20) /* bytes queued towards one peer and channel; more is dropped and counted */
-#define NODE_SEND_TOTAL_MAX      (512u << 20)                     /* the same towards all peers together */
-#define NODE_CONTROL_MESSAGE_MAX (GOSSIP_MESSAGE_SIZE_MAX + 4096) /* one gossip message and its header */
-#define NODE_DATA_MESSAGE_MAX    ((1u << 20) + 4096)              /* one chunk and its header */
-#define NODE_SESSIONS_MAX        16384 /* peers whose hello is remembered; the longest unheard must say it again */
+/* Bytes queued towards one peer on one channel, and towards all peers together; more is dropped and counted. */
+#define NODE_SEND_QUEUE_MAX (64u << 20)
+#define NODE_SEND_TOTAL_MAX (512u << 20)
+/* One gossip message, or one chunk, and its header. */
+#define NODE_CONTROL_MESSAGE_MAX (GOSSIP_MESSAGE_SIZE_MAX + 4096)
+#define NODE_DATA_MESSAGE_MAX    ((1u << 20) + 4096)
+/* Peers whose hello is remembered; the longest unheard must say it again. As many as there may be members. */
+#define NODE_SESSIONS_MAX 16384
 
-#define NODE_FEATURE_DATA_PLAIN                                                                              \
-    (UINT64_C(1) << 0) /* set by the transport: its data channel is without CURVE */
+/* Feature bits of hello. Set by the transport: its data channel is without CURVE. */
+#define NODE_FEATURE_DATA_PLAIN (UINT64_C(1) << 0)
 
 struct node_transport_handler {
     void *context;

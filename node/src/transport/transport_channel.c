@@ -264,9 +264,9 @@ void node_channel_run(zsock_t *pipe, void *context)
     sigfillset(&all); /* signals are the main thread's */
     pthread_sigmask(SIG_BLOCK, &all, NULL);
     channel->pipe = pipe;
-    channel->started = watch_own(channel);
+    atomic_store(&channel->started, watch_own(channel));
     zsock_signal(pipe, 0);
-    if (!channel->started) /* zactor_destroy will ask, and the answer is that we left */
+    if (!atomic_load(&channel->started)) /* who asks us to stop will find that we left */
         return;
     channel->router_again = true;
     on_pipe(channel);

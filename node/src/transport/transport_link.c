@@ -303,6 +303,7 @@ static int send_one(struct node_channel_actor *channel, struct node_link *link,
 {
     void *socket = zsock_resolve(link->socket);
     uint8_t header[NODE_FRAME_MESSAGE_PLAIN_SIZE] = {NODE_FRAME_MESSAGE};
+    void *bytes = outgoing->bytes;
     size_t n = outgoing->n;
     zmq_msg_t body;
     memcpy(header + 1, outgoing->to.bytes, REPLICA_ID_SIZE);
@@ -311,7 +312,7 @@ static int send_one(struct node_channel_actor *channel, struct node_link *link,
                  ZMQ_SNDMORE | ZMQ_DONTWAIT) < 0)
         return REPLICA_E_AGAIN;
     atomic_store_explicit(&outgoing->handed, true, memory_order_release);
-    if (zmq_msg_init_data(&body, outgoing->bytes, n, free_sent, outgoing) != 0) {
+    if (zmq_msg_init_data(&body, bytes, n, free_sent, outgoing) != 0) {
         node_outgoing_free(outgoing);
         zmq_msg_init(&body); /* ends the message that has begun; the other end drops it */
         count_dropped(channel);

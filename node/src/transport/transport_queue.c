@@ -48,8 +48,9 @@ struct node_outgoing *node_queue_pop(struct node_queue *queue)
 
 void node_outgoing_free(struct node_outgoing *outgoing)
 {
-    struct node_account *account = outgoing->account;
+    struct node_account *account;
     atomic_load_explicit(&outgoing->handed, memory_order_acquire); /* whoever wrote to it has finished */
+    account = outgoing->account;
     if (account != NULL) {
         atomic_fetch_sub(&account->bytes, outgoing->n);
         atomic_fetch_sub(&account->total->bytes, outgoing->n);

@@ -130,7 +130,7 @@ int node_zap_acquire(char **ret_message)
     code = prepare(ret_message);
     if (code == 0 && zap_users == 0) {
         zap_actor = zactor_new(zap_run, &bound);
-        if (zap_actor == NULL || !bound) {
+        if (zap_actor == NULL || !atomic_load(&bound)) {
             zactor_destroy(&zap_actor);
             code = node_complain(REPLICA_E_IO, ret_message, "transport: cannot serve " ZAP_ENDPOINT ": %s",
                                  zmq_strerror(zmq_errno()));

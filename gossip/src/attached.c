@@ -63,10 +63,14 @@ static int insert(struct attached_table *table, struct attached *attached)
     return 0;
 }
 
-static int attach(struct attached_table *table, const struct replica_id *volume, struct attached **ret_attached)
+static int attach(struct attached_table *table, const struct replica_id *volume,
+                  struct attached **ret_attached)
 {
-    struct replica_volume_options options = {
-        .log = table->log, .map = table->map, .contents = table->contents, .volume = *volume, .store = table->self};
+    struct replica_volume_options options = {.log = table->log,
+                                             .map = table->map,
+                                             .contents = table->contents,
+                                             .volume = *volume,
+                                             .store = table->self};
     const struct replica_volume_state *state;
     struct attached *attached;
     int rv;
@@ -118,8 +122,8 @@ int attached_load(struct attached_table *table)
     ids = malloc(ATTACHED_MAX * sizeof *ids);
     if (ids == NULL)
         rv = REPLICA_E_NOMEM;
-    for (replica_kv_cursor_seek(cursor, "A", 1); rv == 0 && replica_kv_cursor_valid(cursor) && n < ATTACHED_MAX;
-         replica_kv_cursor_next(cursor)) {
+    for (replica_kv_cursor_seek(cursor, "A", 1);
+         rv == 0 && replica_kv_cursor_valid(cursor) && n < ATTACHED_MAX; replica_kv_cursor_next(cursor)) {
         const uint8_t *key;
         size_t key_n;
         replica_kv_cursor_key(cursor, &key, &key_n);
@@ -135,7 +139,8 @@ int attached_load(struct attached_table *table)
         struct attached *attached;
         rv = attach(table, &ids[i], &attached);
         if (rv == 0)
-            replica_volume_order_synced(attached->volume, replica_volume_state(attached->volume)->ordered_seq);
+            replica_volume_order_synced(attached->volume,
+                                        replica_volume_state(attached->volume)->ordered_seq);
     }
     free(ids);
     return rv;
@@ -145,7 +150,8 @@ void attached_mark(struct attached *attached, uint64_t batch)
 {
     const struct replica_volume_state *state = replica_volume_state(attached->volume);
     struct attached_mark *mark;
-    if (attached->marks_n == MARKS_MAX || (attached->marks_n > 0 && attached->marks[attached->marks_n - 1].batch == batch))
+    if (attached->marks_n == MARKS_MAX ||
+        (attached->marks_n > 0 && attached->marks[attached->marks_n - 1].batch == batch))
         attached->marks_n--;
     mark = &attached->marks[attached->marks_n++];
     mark->batch = batch;

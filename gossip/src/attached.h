@@ -39,7 +39,7 @@ struct attached {
     struct replica_vector target; /* to be pulled */
     struct replica_id source;     /* asked in the pull in course; zero: none */
     uint64_t pull_deadline_ms;
-    bool checkpointing;           /* a checkpoint was taken, the map is being synced */
+    bool checkpointing;               /* a checkpoint was taken, the map is being synced */
     struct replica_content_id wanted; /* op list that applying waits for; length 0: none */
     struct attached_image *image;     /* being taken; NULL: none */
     /* quorum */

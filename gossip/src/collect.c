@@ -91,7 +91,8 @@ int peer_collect(struct gossip_peer *peer, struct gossip_time time, struct gossi
     for (size_t i = 0; i < COLLECT_PER_STEP; i++) {
         struct replica_content_id content;
         enum replica_contents_state state;
-        int rv = replica_contents_next(peer->contents, collect->begun ? &collect->after : NULL, &content, &state);
+        int rv =
+            replica_contents_next(peer->contents, collect->begun ? &collect->after : NULL, &content, &state);
         if (rv == REPLICA_E_NOTFOUND) {
             end_pass(collect, time);
             break;

@@ -26,7 +26,8 @@ void peer_evict_touch(struct gossip_peer *peer, const struct replica_content_id 
 static bool is_recent(const struct peer_evict *evict, const struct replica_content_id *content)
 {
     for (size_t i = 1; i <= evict->spared; i++)
-        if (replica_content_id_equal(&evict->recent[(evict->recent_at + EVICT_RECENT - i) % EVICT_RECENT], content))
+        if (replica_content_id_equal(&evict->recent[(evict->recent_at + EVICT_RECENT - i) % EVICT_RECENT],
+                                     content))
             return true;
     return false;
 }
@@ -70,7 +71,8 @@ static int look_at_next(struct gossip_peer *peer, bool *ret_end)
         return *ret_end ? 0 : rv;
     evict->begun = true;
     evict->after = content;
-    (void)state; /* what readers of ranges left partial goes like the rest; a fetch in course begins it again */
+    (void)
+        state; /* what readers of ranges left partial goes like the rest; a fetch in course begins it again */
     rv = may_evict(peer, &content, &may);
     if (rv == 0 && may) {
         evict->found = true;
@@ -103,7 +105,8 @@ static void end_pass(struct peer_evict *evict, uint64_t at_ms)
     evict->begun = evict->found = false;
 }
 
-int peer_evict_room(struct gossip_peer *peer, const struct replica_content_id *content, struct gossip_update *update)
+int peer_evict_room(struct gossip_peer *peer, const struct replica_content_id *content,
+                    struct gossip_update *update)
 {
     struct peer_evict *evict = &peer->evict;
     bool end;
@@ -112,7 +115,8 @@ int peer_evict_room(struct gossip_peer *peer, const struct replica_content_id *c
         replica_contents_state(peer->contents, content) != REPLICA_CONTENTS_ABSENT)
         return 0;
     rv = let_go(peer, evict->limit - content->length, EVICT_AT_ONCE, &update->reads, &end);
-    for (int again = 0; rv == 0 && end && again < 2; again++) { /* from where the pass began, then with less spared */
+    for (int again = 0; rv == 0 && end && again < 2;
+         again++) { /* from where the pass began, then with less spared */
         end_pass(evict, evict->at_ms);
         evict->spared = again == 0 ? EVICT_RECENT : EVICT_SPARED;
         rv = let_go(peer, evict->limit - content->length, EVICT_AT_ONCE, &update->reads, &end);

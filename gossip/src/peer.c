@@ -28,7 +28,8 @@ static size_t holders(void *context, const struct replica_id *volume, struct rep
     for (int alive = 1; entry != NULL && alive >= 0; alive--)
         for (size_t i = 0; i < entry->configuration.voters_n && n < max; i++) {
             const struct replica_id *voter = &entry->configuration.voters[i];
-            if (!replica_id_equal(voter, &peer->self) && gossip_member_is_alive(peer->member, voter) == (alive == 1))
+            if (!replica_id_equal(voter, &peer->self) &&
+                gossip_member_is_alive(peer->member, voter) == (alive == 1))
                 ret[n++] = *voter;
         }
     return n;
@@ -52,19 +53,24 @@ static bool belongs(void *context, const struct replica_id *volume, const struct
 
 static int make_rooms(struct gossip_peer *peer, const struct gossip_peer_options *options)
 {
-    struct gossip_swarm_directory directory = {.context = peer, .holders = holders, .may_read = may_read, .belongs = belongs};
-    int rv = gossip_member_new(&options->member, &options->self, options->join, options->join_n, options->seed, &peer->member);
+    struct gossip_swarm_directory directory = {
+        .context = peer, .holders = holders, .may_read = may_read, .belongs = belongs};
+    int rv = gossip_member_new(&options->member, &options->self, options->join, options->join_n,
+                               options->seed, &peer->member);
     if (rv == 0)
-        rv = gossip_control_new(&options->control, peer->log, peer->member, &peer->self, options->seed, &peer->control);
+        rv = gossip_control_new(&options->control, peer->log, peer->member, &peer->self, options->seed,
+                                &peer->control);
     if (rv == 0)
         rv = replica_views_new(peer->log, peer->map, &peer->views);
     if (rv == 0)
-        rv = gossip_swarm_new(&options->swarm, peer->contents, peer->member, &directory, &peer->self, options->seed, &peer->swarm);
+        rv = gossip_swarm_new(&options->swarm, peer->contents, peer->member, &directory, &peer->self,
+                              options->seed, &peer->swarm);
     if (rv != 0)
         return rv;
-    gossip_sync_init(&peer->sync, &options->sync, &peer->table, peer->member, peer->control, &peer->self, options->seed);
-    rv = gossip_quorum_init(&peer->quorum, &options->quorum, &peer->table, &peer->sync, peer->member, peer->control, peer->views,
-                            &options->principal, options->seed);
+    gossip_sync_init(&peer->sync, &options->sync, &peer->table, peer->member, peer->control, &peer->self,
+                     options->seed);
+    rv = gossip_quorum_init(&peer->quorum, &options->quorum, &peer->table, &peer->sync, peer->member,
+                            peer->control, peer->views, &options->principal, options->seed);
     if (rv == 0)
         rv = attached_load(&peer->table);
     return rv;
@@ -111,8 +117,8 @@ void gossip_peer_destroy(struct gossip_peer **peer)
 
 /* Events in each room's own shape */
 
-static int to_member(struct gossip_peer *peer, enum gossip_member_event_kind kind, const struct gossip_peer_event *event,
-                     struct gossip_update *update)
+static int to_member(struct gossip_peer *peer, enum gossip_member_event_kind kind,
+                     const struct gossip_peer_event *event, struct gossip_update *update)
 {
     struct gossip_member_event e = {.kind = kind,
                                     .time = event->time,
@@ -123,8 +129,9 @@ static int to_member(struct gossip_peer *peer, enum gossip_member_event_kind kin
     return gossip_member_step(peer->member, &e, update);
 }
 
-static int to_control(struct gossip_peer *peer, enum gossip_control_event_kind kind, const struct gossip_peer_event *event,
-                      const struct gossip_control_request *request, struct gossip_update *update)
+static int to_control(struct gossip_peer *peer, enum gossip_control_event_kind kind,
+                      const struct gossip_peer_event *event, const struct gossip_control_request *request,
+                      struct gossip_update *update)
 {
     struct gossip_control_event e = {.kind = kind,
                                      .time = event->time,
@@ -135,11 +142,15 @@ static int to_control(struct gossip_peer *peer, enum gossip_control_event_kind k
     return gossip_control_step(peer->control, &e, update);
 }
 
-static int to_sync(struct gossip_peer *peer, enum gossip_sync_event_kind kind, const struct gossip_peer_event *event,
-                   const struct gossip_note *note, struct gossip_update *update)
+static int to_sync(struct gossip_peer *peer, enum gossip_sync_event_kind kind,
+                   const struct gossip_peer_event *event, const struct gossip_note *note,
+                   struct gossip_update *update)
 {
-    struct gossip_sync_event e = {
-        .kind = kind, .time = event->time, .batch = event->batch, .synced = event->synced, .message = event->message};
+    struct gossip_sync_event e = {.kind = kind,
+                                  .time = event->time,
+                                  .batch = event->batch,
+                                  .synced = event->synced,
+                                  .message = event->message};
     if (note != NULL) {
         e.volume = note->volume;
         e.store = note->store;
@@ -148,8 +159,9 @@ static int to_sync(struct gossip_peer *peer, enum gossip_sync_event_kind kind, c
     return gossip_sync_step(&peer->sync, &e, update);
 }
 
-static int to_quorum(struct gossip_peer *peer, enum gossip_quorum_event_kind kind, const struct gossip_peer_event *event,
-                     const struct gossip_note *note, struct gossip_update *update)
+static int to_quorum(struct gossip_peer *peer, enum gossip_quorum_event_kind kind,
+                     const struct gossip_peer_event *event, const struct gossip_note *note,
+                     struct gossip_update *update)
 {
     struct gossip_quorum_event e = {.kind = kind,
                                     .time = event->time,
@@ -168,8 +180,9 @@ static int to_quorum(struct gossip_peer *peer, enum gossip_quorum_event_kind kin
     return gossip_quorum_step(&peer->quorum, &e, update);
 }
 
-static int to_swarm(struct gossip_peer *peer, enum gossip_swarm_event_kind kind, const struct gossip_peer_event *event,
-                    const struct gossip_note *note, struct gossip_update *update)
+static int to_swarm(struct gossip_peer *peer, enum gossip_swarm_event_kind kind,
+                    const struct gossip_peer_event *event, const struct gossip_note *note,
+                    struct gossip_update *update)
 {
     struct gossip_swarm_event e = {.kind = kind,
                                    .time = event->time,
@@ -189,7 +202,8 @@ static int to_swarm(struct gossip_peer *peer, enum gossip_swarm_event_kind kind,
 
 /* Notes */
 
-static int attach_if_voter(struct gossip_peer *peer, const struct replica_id *volume, struct gossip_update *update)
+static int attach_if_voter(struct gossip_peer *peer, const struct replica_id *volume,
+                           struct gossip_update *update)
 {
     struct attached *attached;
     if (!gossip_sync_is_voter(peer->control, volume, &peer->self))
@@ -197,8 +211,8 @@ static int attach_if_voter(struct gossip_peer *peer, const struct replica_id *vo
     return attached_open(&peer->table, volume, &update->log, &attached);
 }
 
-static int deliver(struct gossip_peer *peer, const struct gossip_peer_event *event, const struct gossip_note *note,
-                   struct gossip_update *update)
+static int deliver(struct gossip_peer *peer, const struct gossip_peer_event *event,
+                   const struct gossip_note *note, struct gossip_update *update)
 {
     int rv;
     switch (note->kind) {
@@ -231,9 +245,11 @@ static int deliver(struct gossip_peer *peer, const struct gossip_peer_event *eve
     return 0;
 }
 
-static int deliver_all(struct gossip_peer *peer, const struct gossip_peer_event *event, struct gossip_update *update)
+static int deliver_all(struct gossip_peer *peer, const struct gossip_peer_event *event,
+                       struct gossip_update *update)
 {
-    struct gossip_peer_event clean = {.kind = event->kind, .time = event->time, .batch = event->batch, .synced = event->synced};
+    struct gossip_peer_event clean = {
+        .kind = event->kind, .time = event->time, .batch = event->batch, .synced = event->synced};
     for (size_t i = 0; i < update->notes_n && i < NOTES_MAX; i++) {
         struct gossip_note note = update->notes[i];
         int rv = deliver(peer, &clean, &note, update);
@@ -246,7 +262,8 @@ static int deliver_all(struct gossip_peer *peer, const struct gossip_peer_event 
 
 /* Steps */
 
-static int message(struct gossip_peer *peer, const struct gossip_peer_event *event, struct gossip_update *update)
+static int message(struct gossip_peer *peer, const struct gossip_peer_event *event,
+                   struct gossip_update *update)
 {
     switch (event->room) {
     case GOSSIP_ROOM_MEMBER:
@@ -265,7 +282,8 @@ static int message(struct gossip_peer *peer, const struct gossip_peer_event *eve
     return REPLICA_E_MALFORMED;
 }
 
-static int start(struct gossip_peer *peer, const struct gossip_peer_event *event, struct gossip_update *update)
+static int start(struct gossip_peer *peer, const struct gossip_peer_event *event,
+                 struct gossip_update *update)
 {
     int rv = to_member(peer, GOSSIP_MEMBER_EVENT_START, event, update);
     if (rv == 0)
@@ -278,7 +296,8 @@ static int start(struct gossip_peer *peer, const struct gossip_peer_event *event
     return rv;
 }
 
-static int timer(struct gossip_peer *peer, const struct gossip_peer_event *event, struct gossip_update *update)
+static int timer(struct gossip_peer *peer, const struct gossip_peer_event *event,
+                 struct gossip_update *update)
 {
     int rv = to_member(peer, GOSSIP_MEMBER_EVENT_TIMER, event, update);
     if (rv == 0)
@@ -298,7 +317,8 @@ static int timer(struct gossip_peer *peer, const struct gossip_peer_event *event
     return rv;
 }
 
-static int synced(struct gossip_peer *peer, const struct gossip_peer_event *event, struct gossip_update *update)
+static int synced(struct gossip_peer *peer, const struct gossip_peer_event *event,
+                  struct gossip_update *update)
 {
     int rv = to_control(peer, GOSSIP_CONTROL_EVENT_SYNCED, event, NULL, update);
     if (rv == 0)
@@ -308,7 +328,8 @@ static int synced(struct gossip_peer *peer, const struct gossip_peer_event *even
     return rv;
 }
 
-int gossip_peer_step(struct gossip_peer *peer, const struct gossip_peer_event *event, struct gossip_update *update)
+int gossip_peer_step(struct gossip_peer *peer, const struct gossip_peer_event *event,
+                     struct gossip_update *update)
 {
     int rv = 0;
     switch (event->kind) {

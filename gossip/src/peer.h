@@ -25,7 +25,8 @@ struct peer_collect {
     struct replica_content_id after; /* the last one looked at in this pass */
     bool begun;
     uint64_t at_ms;
-    struct replica_content_id before[COLLECT_UNNAMED_MAX], now[COLLECT_UNNAMED_MAX]; /* found unnamed in the last pass, in this one */
+    struct replica_content_id before[COLLECT_UNNAMED_MAX],
+        now[COLLECT_UNNAMED_MAX]; /* found unnamed in the last pass, in this one */
     size_t before_n, now_n;
 };
 
@@ -61,7 +62,8 @@ struct gossip_peer {
     struct peer_evict evict;
 };
 
-int peer_request(struct gossip_peer *peer, const struct gossip_peer_event *event, struct gossip_update *update);
+int peer_request(struct gossip_peer *peer, const struct gossip_peer_event *event,
+                 struct gossip_update *update);
 /* One call of one edit. */
 int peer_edit_some(struct gossip_peer *peer, struct gossip_update *update);
 
@@ -70,7 +72,8 @@ int peer_collect(struct gossip_peer *peer, struct gossip_time time, struct gossi
 /* Lets go of cached contents while there are too many bytes, a few per step. */
 int peer_evict(struct gossip_peer *peer, struct gossip_time time, struct gossip_update *update);
 /* Makes room for content, which is wanted now, as far as that can be done at once. */
-int peer_evict_room(struct gossip_peer *peer, const struct replica_content_id *content, struct gossip_update *update);
+int peer_evict_room(struct gossip_peer *peer, const struct replica_content_id *content,
+                    struct gossip_update *update);
 void peer_evict_touch(struct gossip_peer *peer, const struct replica_content_id *content);
 /* Whether a map version, a view, a proposal, a delta's op list or a fetch in course names content. */
 int peer_refers(struct gossip_peer *peer, const struct replica_content_id *content, bool *ret_refers);

@@ -7,14 +7,16 @@
 
 #define CLOSE_RECORDS_MAX 500 /* overlay records forgotten in one step */
 
-static int add_edit(struct gossip_peer *peer, const struct gossip_peer_request *request, struct gossip_update *update)
+static int add_edit(struct gossip_peer *peer, const struct gossip_peer_request *request,
+                    struct gossip_update *update)
 {
     if (replica_view_find(peer->views, &request->view) == NULL) {
         quorum_answer_code(update, request->token, REPLICA_E_NOTFOUND, "no such view", false);
         return 0;
     }
     if (peer->edits_n == EDITS_MAX) {
-        quorum_answer_code(update, request->token, REPLICA_E_BUSY, "too many changes to views at once", false);
+        quorum_answer_code(update, request->token, REPLICA_E_BUSY, "too many changes to views at once",
+                           false);
         return 0;
     }
     peer->edits[peer->edits_n++] = (struct peer_edit){
@@ -69,7 +71,8 @@ int peer_edit_some(struct gossip_peer *peer, struct gossip_update *update)
     return 0;
 }
 
-static int open_view(struct gossip_peer *peer, const struct gossip_peer_event *event, struct gossip_update *update)
+static int open_view(struct gossip_peer *peer, const struct gossip_peer_event *event,
+                     struct gossip_update *update)
 {
     const struct gossip_peer_request *request = event->request;
     struct replica_view_options options = request->view_options;
@@ -81,7 +84,9 @@ static int open_view(struct gossip_peer *peer, const struct gossip_peer_event *e
                                     .options = &options,
                                     .mode = request->mode,
                                     .at_least = &request->at_least};
-    struct replica_view *view = options.label[0] == '\0' ? NULL : replica_view_find_label(peer->views, &options.volume, options.label);
+    struct replica_view *view = options.label[0] == '\0'
+                                    ? NULL
+                                    : replica_view_find_label(peer->views, &options.volume, options.label);
     if (view != NULL) { /* attached to again: it keeps its snapshot until it is reloaded */
         const struct replica_view_info *info = replica_view_info(view);
         struct replica_buffer payload;
@@ -98,25 +103,28 @@ static int open_view(struct gossip_peer *peer, const struct gossip_peer_event *e
     return gossip_quorum_step(&peer->quorum, &e, update);
 }
 
-static int commit_or_reload(struct gossip_peer *peer, const struct gossip_peer_event *event, struct gossip_update *update)
+static int commit_or_reload(struct gossip_peer *peer, const struct gossip_peer_event *event,
+                            struct gossip_update *update)
 {
     const struct gossip_peer_request *request = event->request;
-    struct gossip_quorum_event e = {
-        .kind = request->kind == GOSSIP_PEER_COMMIT ? GOSSIP_QUORUM_EVENT_COMMIT : GOSSIP_QUORUM_EVENT_RELOAD,
-        .time = event->time,
-        .batch = event->batch,
-        .token = request->token,
-        .timeout_ms = request->timeout_ms,
-        .view = request->view,
-        .mode = request->mode,
-        .at_least = &request->at_least};
+    struct gossip_quorum_event e = {.kind = request->kind == GOSSIP_PEER_COMMIT ? GOSSIP_QUORUM_EVENT_COMMIT
+                                                                                : GOSSIP_QUORUM_EVENT_RELOAD,
+                                    .time = event->time,
+                                    .batch = event->batch,
+                                    .token = request->token,
+                                    .timeout_ms = request->timeout_ms,
+                                    .view = request->view,
+                                    .mode = request->mode,
+                                    .at_least = &request->at_least};
     return gossip_quorum_step(&peer->quorum, &e, update);
 }
 
-static int fetch(struct gossip_peer *peer, const struct gossip_peer_event *event, struct gossip_update *update)
+static int fetch(struct gossip_peer *peer, const struct gossip_peer_event *event,
+                 struct gossip_update *update)
 {
     const struct gossip_peer_request *request = event->request;
-    struct gossip_swarm_event e = {.kind = request->count > 0 ? GOSSIP_SWARM_EVENT_WANT_RANGE : GOSSIP_SWARM_EVENT_WANT,
+    struct gossip_swarm_event e = {.kind = request->count > 0 ? GOSSIP_SWARM_EVENT_WANT_RANGE
+                                                              : GOSSIP_SWARM_EVENT_WANT,
                                    .time = event->time,
                                    .volume = request->volume,
                                    .content = request->content,
@@ -128,11 +136,15 @@ static int fetch(struct gossip_peer *peer, const struct gossip_peer_event *event
     return rv != 0 ? rv : gossip_swarm_step(peer->swarm, &e, update);
 }
 
-static int cancel(struct gossip_peer *peer, const struct gossip_peer_event *event, struct gossip_update *update)
+static int cancel(struct gossip_peer *peer, const struct gossip_peer_event *event,
+                  struct gossip_update *update)
 {
-    struct gossip_swarm_event swarm = {.kind = GOSSIP_SWARM_EVENT_CANCEL, .time = event->time, .token = event->request->token};
-    struct gossip_quorum_event quorum = {
-        .kind = GOSSIP_QUORUM_EVENT_CANCEL, .time = event->time, .batch = event->batch, .token = event->request->token};
+    struct gossip_swarm_event swarm = {
+        .kind = GOSSIP_SWARM_EVENT_CANCEL, .time = event->time, .token = event->request->token};
+    struct gossip_quorum_event quorum = {.kind = GOSSIP_QUORUM_EVENT_CANCEL,
+                                         .time = event->time,
+                                         .batch = event->batch,
+                                         .token = event->request->token};
     int rv;
     for (size_t i = 0; i < peer->edits_n; i++)
         if (peer->edits[i].token == event->request->token)
@@ -141,7 +153,8 @@ static int cancel(struct gossip_peer *peer, const struct gossip_peer_event *even
     return rv != 0 ? rv : gossip_quorum_step(&peer->quorum, &quorum, update);
 }
 
-static int control(struct gossip_peer *peer, const struct gossip_peer_event *event, struct gossip_update *update)
+static int control(struct gossip_peer *peer, const struct gossip_peer_event *event,
+                   struct gossip_update *update)
 {
     struct gossip_control_request request = event->request->control;
     struct gossip_control_event e = {.kind = GOSSIP_CONTROL_EVENT_REQUEST,
@@ -153,7 +166,8 @@ static int control(struct gossip_peer *peer, const struct gossip_peer_event *eve
     return gossip_control_step(peer->control, &e, update);
 }
 
-int peer_request(struct gossip_peer *peer, const struct gossip_peer_event *event, struct gossip_update *update)
+int peer_request(struct gossip_peer *peer, const struct gossip_peer_event *event,
+                 struct gossip_update *update)
 {
     switch (event->request->kind) {
     case GOSSIP_PEER_CONTROL:
@@ -167,7 +181,8 @@ int peer_request(struct gossip_peer *peer, const struct gossip_peer_event *event
     case GOSSIP_PEER_RELOAD:
         return commit_or_reload(peer, event, update);
     case GOSSIP_PEER_OFFER:
-        quorum_offer_send(&peer->quorum, &event->request->volume, event->request->offered, event->request->offered_n, update);
+        quorum_offer_send(&peer->quorum, &event->request->volume, event->request->offered,
+                          event->request->offered_n, update);
         gossip_update_answer(update, event->request->token, 0, NULL, false);
         return 0;
     case GOSSIP_PEER_FETCH:

@@ -12,8 +12,9 @@ void gossip_quorum_options_default(struct gossip_quorum_options *options)
     options->deadline_ms = 30000;
 }
 
-int gossip_quorum_init(struct gossip_quorum *quorum, const struct gossip_quorum_options *options, struct attached_table *table,
-                       struct gossip_sync *sync, const struct gossip_member *member, const struct gossip_control *control,
+int gossip_quorum_init(struct gossip_quorum *quorum, const struct gossip_quorum_options *options,
+                       struct attached_table *table, struct gossip_sync *sync,
+                       const struct gossip_member *member, const struct gossip_control *control,
                        struct replica_views *views, const struct gossip_principal *self, uint64_t seed)
 {
     memset(quorum, 0, sizeof *quorum);
@@ -25,7 +26,8 @@ int gossip_quorum_init(struct gossip_quorum *quorum, const struct gossip_quorum_
     quorum->views = views;
     quorum->self = *self;
     gossip_random_init(&quorum->random, seed, 4 /* stream */);
-    quorum->rounds = gossip_random_next(&quorum->random) >> 16; /* a late answer to an earlier life fits no round of this one */
+    quorum->rounds = gossip_random_next(&quorum->random) >>
+                     16; /* a late answer to an earlier life fits no round of this one */
     quorum->commits = calloc(COMMITS_MAX, sizeof(struct commit *));
     quorum->reloads = calloc(RELOADS_MAX, sizeof(struct reload *));
     if (quorum->commits == NULL || quorum->reloads == NULL) {
@@ -66,7 +68,8 @@ int quorum_voter_index(const struct gossip_configuration *configuration, const s
     return -1;
 }
 
-void quorum_answer_code(struct gossip_update *update, uint64_t token, int code, const char *reason, bool durable)
+void quorum_answer_code(struct gossip_update *update, uint64_t token, int code, const char *reason,
+                        bool durable)
 {
     struct replica_buffer payload;
     if (token == 0)
@@ -81,7 +84,8 @@ void quorum_answer_code(struct gossip_update *update, uint64_t token, int code, 
 bool gossip_quorum_refers(const struct gossip_quorum *quorum, const struct replica_content_id *content)
 {
     for (size_t i = 0; i < quorum->commits_n; i++)
-        if (quorum->commits[i]->ops_content.length > 0 && replica_content_id_equal(&quorum->commits[i]->ops_content, content))
+        if (quorum->commits[i]->ops_content.length > 0 &&
+            replica_content_id_equal(&quorum->commits[i]->ops_content, content))
             return true;
     return quorum_offer_refers(quorum, content);
 }
@@ -94,7 +98,8 @@ bool gossip_quorum_is_settling(const struct gossip_quorum *quorum)
     return false;
 }
 
-static int route_message(struct gossip_quorum *quorum, const struct gossip_quorum_event *event, struct gossip_update *update)
+static int route_message(struct gossip_quorum *quorum, const struct gossip_quorum_event *event,
+                         struct gossip_update *update)
 {
     switch (event->message.type) {
     case QUORUM_PREPARE:
@@ -113,7 +118,8 @@ static int route_message(struct gossip_quorum *quorum, const struct gossip_quoru
     }
 }
 
-int gossip_quorum_step(struct gossip_quorum *quorum, const struct gossip_quorum_event *event, struct gossip_update *update)
+int gossip_quorum_step(struct gossip_quorum *quorum, const struct gossip_quorum_event *event,
+                       struct gossip_update *update)
 {
     int rv;
     quorum->batch = event->batch;

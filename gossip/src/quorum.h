@@ -12,29 +12,31 @@
 #include "gossip/quorum.h"
 #include "sync.h"
 
-#define COMMITS_MAX   1024 /* views committing at once */
-#define CALLERS_MAX   256  /* callers waiting for one view's commit */
-#define RELOADS_MAX   4096 /* reloads at once */
-#define PREPARES_MAX  4096 /* closures being fetched for writers, per volume; more are told BUSY and ask again */
-#define PREPARED_MAX  8192 /* commit ids known to be prepared, per volume; a forgotten one is prepared again */
-#define WAITERS_MAX   8192 /* writers waiting for an outcome, per volume; a forgotten one asks again */
-#define FOLLOWERS_MAX 1024 /* readers waiting for this voter to catch up, per volume; a forgotten one asks again */
-#define AHEAD_MAX     64   /* closures of stored deltas fetched ahead of the held prefix, per volume */
-#define OFFERS_MAX    1024 /* contents offered to this voter; what is beyond is asked for by prepare */
-#define OFFER_CONTENTS_MAX 256 /* in one message */
-#define ANNOUNCE_MS   1000 /* between repetitions of what is held but not known to be committed */
-#define SCAN_OPS_MAX  500  /* ops of a closure scanned in one step */
-#define BUILD_OPS_MAX 1000 /* overlay records turned into ops in one step */
+#define COMMITS_MAX 1024 /* views committing at once */
+#define CALLERS_MAX 256  /* callers waiting for one view's commit */
+#define RELOADS_MAX 4096 /* reloads at once */
+#define PREPARES_MAX                                                                                         \
+    4096 /* closures being fetched for writers, per volume; more are told BUSY and ask again */
+#define PREPARED_MAX 8192 /* commit ids known to be prepared, per volume; a forgotten one is prepared again */
+#define WAITERS_MAX  8192 /* writers waiting for an outcome, per volume; a forgotten one asks again */
+#define FOLLOWERS_MAX                                                                                        \
+    1024 /* readers waiting for this voter to catch up, per volume; a forgotten one asks again */
+#define AHEAD_MAX          64   /* closures of stored deltas fetched ahead of the held prefix, per volume */
+#define OFFERS_MAX         1024 /* contents offered to this voter; what is beyond is asked for by prepare */
+#define OFFER_CONTENTS_MAX 256  /* in one message */
+#define ANNOUNCE_MS        1000 /* between repetitions of what is held but not known to be committed */
+#define SCAN_OPS_MAX       500  /* ops of a closure scanned in one step */
+#define BUILD_OPS_MAX      1000 /* overlay records turned into ops in one step */
 
 enum quorum_message {
     QUORUM_PREPARE = 1, /* writer → voter: volume, epoch, phase, proposal */
-    QUORUM_PREPARED,    /* voter → writer: volume, commit, epoch, phase, verdict, hlc, clock, dot, missing */
-    QUORUM_MINT,        /* writer → coordinator: volume, commit, epoch, phase, hlc */
-    QUORUM_OUTCOME,     /* coordinator → writer: volume, commit, code, dot, hlc */
-    QUORUM_REPLICATE,   /* coordinator → voter: volume, epoch, phase, delta record */
-    QUORUM_ASK,         /* reader → voter: volume, round, target vector */
-    QUORUM_OFFER,       /* writer → voter: volume, epoch, phase, contents that a commit will name soon */
-    QUORUM_HELD,        /* voter → reader or coordinator: volume, round (0: an ack), epoch, phase, held, committed */
+    QUORUM_PREPARED,  /* voter → writer: volume, commit, epoch, phase, verdict, hlc, clock, dot, missing */
+    QUORUM_MINT,      /* writer → coordinator: volume, commit, epoch, phase, hlc */
+    QUORUM_OUTCOME,   /* coordinator → writer: volume, commit, code, dot, hlc */
+    QUORUM_REPLICATE, /* coordinator → voter: volume, epoch, phase, delta record */
+    QUORUM_ASK,       /* reader → voter: volume, round, target vector */
+    QUORUM_OFFER,     /* writer → voter: volume, epoch, phase, contents that a commit will name soon */
+    QUORUM_HELD, /* voter → reader or coordinator: volume, round (0: an ack), epoch, phase, held, committed */
 };
 
 enum quorum_verdict {
@@ -66,21 +68,22 @@ struct commit {
     uint64_t *callers, *later; /* tokens: of this commit, and of the next one */
     size_t callers_n, later_n;
     uint32_t timeout_ms;
-    bool again;         /* ended; the next step starts what later callers wait for */
+    bool again;             /* ended; the next step starts what later callers wait for */
     struct replica_dot dot; /* once committed */
-    uint64_t applied_batch; /* APPLYING: the batch of the step that found it applied, and may hold its map records; 0: not yet */
+    uint64_t
+        applied_batch; /* APPLYING: the batch of the step that found it applied, and may hold its map records; 0: not yet */
     bool indeterminate; /* the callers were told; it is still driven */
     uint64_t time_ms;
-    uint64_t draft;                   /* SETTLING: the one being settled */
-    struct replica_buffer position;   /* BUILDING */
+    uint64_t draft;                 /* SETTLING: the one being settled */
+    struct replica_buffer position; /* BUILDING */
     struct replica_buffer ops;
     uint64_t op_count, byte_count;
-    struct replica_buffer proposal;   /* from PREPARING on */
+    struct replica_buffer proposal;        /* from PREPARING on */
     struct replica_content_id ops_content; /* kept from collection; length 0: none */
-    uint64_t epoch;                   /* PREPARING and MINTING: of the configuration asked */
+    uint64_t epoch;                        /* PREPARING and MINTING: of the configuration asked */
     enum gossip_phase config_phase;
     struct commit_answer answers[GOSSIP_VOTERS_MAX];
-    struct replica_stamp stamp;       /* MINTING */
+    struct replica_stamp stamp; /* MINTING */
     struct replica_id coordinator;
     uint64_t retry_at_ms, retry_ms, progress_at_ms;
 };
@@ -101,7 +104,7 @@ struct reload {
     struct replica_vector held[GOSSIP_VOTERS_MAX];
     struct replica_vector join; /* what must reach a majority; fixed once a majority has answered */
     bool joined, asked_again;
-    bool moved;      /* the snapshot has begun to move from `before` */
+    bool moved; /* the snapshot has begun to move from `before` */
     uint64_t before;
     uint64_t retry_at_ms, retry_ms, progress_at_ms, progress_seq;
 };
@@ -133,8 +136,9 @@ struct gossip_quorum {
     size_t offers_n;
 };
 
-int gossip_quorum_init(struct gossip_quorum *quorum, const struct gossip_quorum_options *options, struct attached_table *table,
-                       struct gossip_sync *sync, const struct gossip_member *member, const struct gossip_control *control,
+int gossip_quorum_init(struct gossip_quorum *quorum, const struct gossip_quorum_options *options,
+                       struct attached_table *table, struct gossip_sync *sync,
+                       const struct gossip_member *member, const struct gossip_control *control,
                        struct replica_views *views, const struct gossip_principal *self, uint64_t seed);
 void gossip_quorum_close(struct gossip_quorum *quorum);
 void gossip_quorum_close_voting(struct attached_voting *voting);
@@ -171,7 +175,8 @@ struct gossip_quorum_event {
     int code;
     struct replica_content_id content;
 };
-int gossip_quorum_step(struct gossip_quorum *quorum, const struct gossip_quorum_event *event, struct gossip_update *update);
+int gossip_quorum_step(struct gossip_quorum *quorum, const struct gossip_quorum_event *event,
+                       struct gossip_update *update);
 
 /* Whether some commit is turning drafts into contents, which nothing names in between. */
 bool gossip_quorum_is_settling(const struct gossip_quorum *quorum);
@@ -179,30 +184,42 @@ bool gossip_quorum_is_settling(const struct gossip_quorum *quorum);
 bool gossip_quorum_refers(const struct gossip_quorum *quorum, const struct replica_content_id *content);
 
 /* Between the parts. */
-const struct gossip_volume *quorum_volume(const struct gossip_quorum *quorum, const struct replica_id *volume);
-int quorum_voter_index(const struct gossip_configuration *configuration, const struct replica_id *store); /* -1: none */
+const struct gossip_volume *quorum_volume(const struct gossip_quorum *quorum,
+                                          const struct replica_id *volume);
+int quorum_voter_index(const struct gossip_configuration *configuration,
+                       const struct replica_id *store); /* -1: none */
 static inline size_t quorum_majority(const struct gossip_configuration *configuration)
 {
     return configuration->voters_n / 2 + 1;
 }
-void quorum_answer_code(struct gossip_update *update, uint64_t token, int code, const char *reason, bool durable);
+void quorum_answer_code(struct gossip_update *update, uint64_t token, int code, const char *reason,
+                        bool durable);
 
-int quorum_writer_event(struct gossip_quorum *quorum, const struct gossip_quorum_event *event, struct gossip_update *update);
-int quorum_writer_message(struct gossip_quorum *quorum, const struct gossip_quorum_event *event, struct gossip_update *update);
-int quorum_voter_event(struct gossip_quorum *quorum, const struct gossip_quorum_event *event, struct gossip_update *update);
-int quorum_voter_message(struct gossip_quorum *quorum, const struct gossip_quorum_event *event, struct gossip_update *update);
-int quorum_reader_event(struct gossip_quorum *quorum, const struct gossip_quorum_event *event, struct gossip_update *update);
-int quorum_reader_message(struct gossip_quorum *quorum, const struct gossip_quorum_event *event, struct gossip_update *update);
-
-void quorum_offer_send(struct gossip_quorum *quorum, const struct replica_id *volume, const struct replica_content_id *contents, size_t n,
+int quorum_writer_event(struct gossip_quorum *quorum, const struct gossip_quorum_event *event,
+                        struct gossip_update *update);
+int quorum_writer_message(struct gossip_quorum *quorum, const struct gossip_quorum_event *event,
+                          struct gossip_update *update);
+int quorum_voter_event(struct gossip_quorum *quorum, const struct gossip_quorum_event *event,
                        struct gossip_update *update);
-int quorum_offer_receive(struct gossip_quorum *quorum, const struct gossip_quorum_event *event, struct replica_pack_reader *reader,
-                         const struct gossip_volume *volume, struct gossip_update *update);
-void quorum_offer_event(struct gossip_quorum *quorum, const struct gossip_quorum_event *event, struct gossip_update *update);
+int quorum_voter_message(struct gossip_quorum *quorum, const struct gossip_quorum_event *event,
+                         struct gossip_update *update);
+int quorum_reader_event(struct gossip_quorum *quorum, const struct gossip_quorum_event *event,
+                        struct gossip_update *update);
+int quorum_reader_message(struct gossip_quorum *quorum, const struct gossip_quorum_event *event,
+                          struct gossip_update *update);
+
+void quorum_offer_send(struct gossip_quorum *quorum, const struct replica_id *volume,
+                       const struct replica_content_id *contents, size_t n, struct gossip_update *update);
+int quorum_offer_receive(struct gossip_quorum *quorum, const struct gossip_quorum_event *event,
+                         struct replica_pack_reader *reader, const struct gossip_volume *volume,
+                         struct gossip_update *update);
+void quorum_offer_event(struct gossip_quorum *quorum, const struct gossip_quorum_event *event,
+                        struct gossip_update *update);
 bool quorum_offer_refers(const struct gossip_quorum *quorum, const struct replica_content_id *content);
 
 /* A voter said what it holds: notes it, and raises committed where a majority of equal (epoch, phase) agrees. */
-int quorum_note_held(struct gossip_quorum *quorum, struct attached *attached, const struct replica_id *store, uint64_t epoch,
-                     enum gossip_phase phase, const struct replica_vector *held, struct gossip_update *update);
+int quorum_note_held(struct gossip_quorum *quorum, struct attached *attached, const struct replica_id *store,
+                     uint64_t epoch, enum gossip_phase phase, const struct replica_vector *held,
+                     struct gossip_update *update);
 
 #endif

@@ -19,7 +19,8 @@ static struct attached_peer *peer_of(struct attached *attached, const struct rep
 
 /* The seq of actor that a majority holds: the majority-th largest. */
 static uint64_t majority_seq(const struct gossip_quorum *quorum, const struct attached *attached,
-                             const struct gossip_configuration *configuration, const struct replica_actor *actor)
+                             const struct gossip_configuration *configuration,
+                             const struct replica_actor *actor)
 {
     uint64_t seqs[GOSSIP_VOTERS_MAX] = {0};
     size_t n = 0;
@@ -29,10 +30,11 @@ static uint64_t majority_seq(const struct gossip_quorum *quorum, const struct at
         if (replica_id_equal(voter, &quorum->table->self))
             seq = replica_vector_get(&attached->durable, actor);
         for (size_t j = 0; j < attached->peers_n; j++)
-            if (replica_id_equal(&attached->peers[j].store, voter) && attached->peers[j].epoch == configuration->epoch &&
+            if (replica_id_equal(&attached->peers[j].store, voter) &&
+                attached->peers[j].epoch == configuration->epoch &&
                 attached->peers[j].phase == configuration->phase)
                 seq = replica_vector_get(&attached->peers[j].held, actor);
-        for (size_t at = n++; ; at--) { /* insertion, descending */
+        for (size_t at = n++;; at--) { /* insertion, descending */
             if (at == 0 || seqs[at - 1] >= seq) {
                 seqs[at] = seq;
                 break;
@@ -43,7 +45,8 @@ static uint64_t majority_seq(const struct gossip_quorum *quorum, const struct at
     return seqs[quorum_majority(configuration) - 1];
 }
 
-int voting_count(struct gossip_quorum *quorum, struct attached *attached, const struct gossip_volume *volume, struct gossip_update *update)
+int voting_count(struct gossip_quorum *quorum, struct attached *attached, const struct gossip_volume *volume,
+                 struct gossip_update *update)
 {
     struct replica_vector committed = {.n = 0}, actors = attached->durable;
     bool rose = false;
@@ -62,8 +65,9 @@ int voting_count(struct gossip_quorum *quorum, struct attached *attached, const 
     return rv;
 }
 
-int quorum_note_held(struct gossip_quorum *quorum, struct attached *attached, const struct replica_id *store, uint64_t epoch,
-                     enum gossip_phase phase, const struct replica_vector *held, struct gossip_update *update)
+int quorum_note_held(struct gossip_quorum *quorum, struct attached *attached, const struct replica_id *store,
+                     uint64_t epoch, enum gossip_phase phase, const struct replica_vector *held,
+                     struct gossip_update *update)
 {
     const struct gossip_volume *volume = quorum_volume(quorum, &attached->id);
     struct attached_peer *peer;

@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-void voting_send_held(const struct attached *attached, const struct gossip_configuration *configuration, const struct replica_id *to,
-                      uint64_t round, struct gossip_update *update)
+void voting_send_held(const struct attached *attached, const struct gossip_configuration *configuration,
+                      const struct replica_id *to, uint64_t round, struct gossip_update *update)
 {
     const struct replica_volume_state *state = replica_volume_state(attached->volume);
     struct replica_buffer payload;
@@ -23,8 +23,8 @@ void voting_send_held(const struct attached *attached, const struct gossip_confi
     replica_buffer_close(&payload);
 }
 
-void voting_add_follower(struct gossip_quorum *quorum, struct attached_voting *voting, const struct replica_id *reader, uint64_t round,
-                         const struct replica_vector *target)
+void voting_add_follower(struct gossip_quorum *quorum, struct attached_voting *voting,
+                         const struct replica_id *reader, uint64_t round, const struct replica_vector *target)
 {
     struct follower follower = {.reader = *reader, .round = round, .target = *target};
     for (size_t i = 0; i < voting->followers_n; i++)
@@ -40,7 +40,8 @@ void voting_add_follower(struct gossip_quorum *quorum, struct attached_voting *v
 static bool ahead_has(const struct attached_voting *voting, const struct replica_dot *dot)
 {
     for (size_t i = 0; i < voting->aheads_n; i++)
-        if (voting->aheads[i].dot.seq == dot->seq && replica_actor_compare(&voting->aheads[i].dot.actor, &dot->actor) == 0)
+        if (voting->aheads[i].dot.seq == dot->seq &&
+            replica_actor_compare(&voting->aheads[i].dot.actor, &dot->actor) == 0)
             return true;
     return false;
 }
@@ -52,7 +53,8 @@ static int start_aheads(struct attached *attached, struct gossip_update *update)
     for (size_t i = 0; i < state->stored.n; i++) {
         struct replica_dot dot = {.actor = state->stored.entries[i].actor};
         uint64_t from = replica_vector_get(&state->held, &dot.actor) + 1;
-        for (dot.seq = from; dot.seq <= state->stored.entries[i].seq && dot.seq < from + AHEAD_MAX / 4; dot.seq++) {
+        for (dot.seq = from; dot.seq <= state->stored.entries[i].seq && dot.seq < from + AHEAD_MAX / 4;
+             dot.seq++) {
             struct ahead *ahead;
             struct replica_buffer record;
             int rv;
@@ -79,8 +81,8 @@ static int start_aheads(struct attached *attached, struct gossip_update *update)
 }
 
 /* One ahead: scanned on; held if it is its actor's next and everything it needs is here. *ret_held: it was, and is gone. */
-static int advance_ahead(struct gossip_quorum *quorum, struct attached *attached, uint64_t epoch, size_t index, struct gossip_update *update,
-                         bool *ret_held)
+static int advance_ahead(struct gossip_quorum *quorum, struct attached *attached, uint64_t epoch,
+                         size_t index, struct gossip_update *update, bool *ret_held)
 {
     struct attached_voting *voting = attached->voting;
     struct ahead *ahead = &voting->aheads[index];
@@ -123,25 +125,27 @@ static void drop_held_aheads(struct attached *attached)
         }
 }
 
-static void tell_held(const struct gossip_configuration *configuration, struct attached *attached, const struct replica_vector *before,
-                      struct gossip_update *update)
+static void tell_held(const struct gossip_configuration *configuration, struct attached *attached,
+                      const struct replica_vector *before, struct gossip_update *update)
 {
     struct attached_voting *voting = attached->voting;
     const struct replica_vector *held = &replica_volume_state(attached->volume)->held;
     for (size_t i = 0; i < held->n; i++) {
         const struct replica_actor *actor = &held->entries[i].actor;
-        if (held->entries[i].seq > replica_vector_get(before, actor) && quorum_voter_index(configuration, &actor->store) >= 0)
+        if (held->entries[i].seq > replica_vector_get(before, actor) &&
+            quorum_voter_index(configuration, &actor->store) >= 0)
             voting_send_held(attached, configuration, &actor->store, 0, update);
     }
     for (size_t i = voting->followers_n; i > 0; i--)
         if (replica_vector_covers(held, &voting->followers[i - 1].target)) {
-            voting_send_held(attached, configuration, &voting->followers[i - 1].reader, voting->followers[i - 1].round, update);
+            voting_send_held(attached, configuration, &voting->followers[i - 1].reader,
+                             voting->followers[i - 1].round, update);
             voting->followers[i - 1] = voting->followers[--voting->followers_n];
         }
 }
 
-int voting_hold_more(struct gossip_quorum *quorum, struct attached *attached, const struct gossip_volume *volume, uint64_t batch,
-                     struct gossip_update *update)
+int voting_hold_more(struct gossip_quorum *quorum, struct attached *attached,
+                     const struct gossip_volume *volume, uint64_t batch, struct gossip_update *update)
 {
     struct attached_voting *voting = attached->voting;
     struct replica_vector before = replica_volume_state(attached->volume)->held;
@@ -174,8 +178,9 @@ int voting_hold_more(struct gossip_quorum *quorum, struct attached *attached, co
 
 /* Reading */
 
-int voting_receive_ask(struct gossip_quorum *quorum, const struct gossip_quorum_event *event, struct replica_pack_reader *reader,
-                       struct attached *attached, const struct gossip_volume *volume, struct gossip_update *update)
+int voting_receive_ask(struct gossip_quorum *quorum, const struct gossip_quorum_event *event,
+                       struct replica_pack_reader *reader, struct attached *attached,
+                       const struct gossip_volume *volume, struct gossip_update *update)
 {
     struct attached_voting *voting = attached->voting;
     const struct replica_id *from = &event->message.from->store;
@@ -193,7 +198,8 @@ int voting_receive_ask(struct gossip_quorum *quorum, const struct gossip_quorum_
     if (replica_vector_covers(&replica_volume_state(attached->volume)->held, &target))
         return 0;
     voting_add_follower(quorum, voting, from, round, &target);
-    for (size_t i = 0; i < target.n; i++) /* only of voters: an absurd vector must not make us pull for ever */
+    for (size_t i = 0; i < target.n;
+         i++) /* only of voters: an absurd vector must not make us pull for ever */
         if (quorum_voter_index(&volume->configuration, &target.entries[i].actor.store) >= 0 &&
             target.entries[i].actor.epoch <= volume->configuration.epoch)
             replica_vector_raise(&attached->target, &target.entries[i].actor, target.entries[i].seq);

@@ -6,8 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void send_outcome(const struct attached *attached, const struct replica_id *commit, const struct replica_id *writer, int code,
-                         const struct replica_dot *dot, struct gossip_update *update)
+static void send_outcome(const struct attached *attached, const struct replica_id *commit,
+                         const struct replica_id *writer, int code, const struct replica_dot *dot,
+                         struct gossip_update *update)
 {
     struct replica_dot none = {.seq = 0};
     struct replica_buffer payload;
@@ -21,8 +22,9 @@ static void send_outcome(const struct attached *attached, const struct replica_i
     replica_buffer_close(&payload);
 }
 
-static void replicate(struct gossip_quorum *quorum, const struct attached *attached, const struct gossip_configuration *configuration,
-                      const uint8_t *record, size_t n, struct gossip_update *update)
+static void replicate(struct gossip_quorum *quorum, const struct attached *attached,
+                      const struct gossip_configuration *configuration, const uint8_t *record, size_t n,
+                      struct gossip_update *update)
 {
     struct replica_buffer payload;
     replica_buffer_init(&payload);
@@ -33,15 +35,17 @@ static void replicate(struct gossip_quorum *quorum, const struct attached *attac
     replica_pack_bin(&payload, record, n);
     for (size_t i = 0; i < configuration->voters_n; i++)
         if (!replica_id_equal(&configuration->voters[i], &quorum->table->self))
-            gossip_update_send(update, &configuration->voters[i], GOSSIP_ROOM_QUORUM, QUORUM_REPLICATE, &payload, true);
+            gossip_update_send(update, &configuration->voters[i], GOSSIP_ROOM_QUORUM, QUORUM_REPLICATE,
+                               &payload, true);
     replica_buffer_close(&payload);
 }
 
-static void add_waiter(struct attached_voting *voting, const struct replica_id *commit, const struct replica_id *writer,
-                       const struct replica_dot *dot)
+static void add_waiter(struct attached_voting *voting, const struct replica_id *commit,
+                       const struct replica_id *writer, const struct replica_dot *dot)
 {
     for (size_t i = 0; i < voting->waiters_n; i++)
-        if (replica_id_equal(&voting->waiters[i].commit, commit) && replica_id_equal(&voting->waiters[i].writer, writer))
+        if (replica_id_equal(&voting->waiters[i].commit, commit) &&
+            replica_id_equal(&voting->waiters[i].writer, writer))
             return;
     if (voting->waiters_n == WAITERS_MAX)
         return;
@@ -61,8 +65,9 @@ void voting_tell_waiters(struct attached *attached, struct gossip_update *update
     }
 }
 
-static int replicate_again(struct gossip_quorum *quorum, struct attached *attached, const struct gossip_configuration *configuration,
-                           const struct replica_dot *dot, struct gossip_update *update)
+static int replicate_again(struct gossip_quorum *quorum, struct attached *attached,
+                           const struct gossip_configuration *configuration, const struct replica_dot *dot,
+                           struct gossip_update *update)
 {
     struct replica_buffer record;
     int rv;
@@ -74,9 +79,9 @@ static int replicate_again(struct gossip_quorum *quorum, struct attached *attach
     return rv;
 }
 
-static int mint(struct gossip_quorum *quorum, const struct gossip_quorum_event *event, struct attached *attached,
-                const struct gossip_configuration *configuration, const struct replica_id *commit, uint64_t hlc,
-                struct gossip_update *update)
+static int mint(struct gossip_quorum *quorum, const struct gossip_quorum_event *event,
+                struct attached *attached, const struct gossip_configuration *configuration,
+                const struct replica_id *commit, uint64_t hlc, struct gossip_update *update)
 {
     struct replica_actor actor = {.store = quorum->table->self, .epoch = configuration->epoch};
     const struct replica_volume_state *state = replica_volume_state(attached->volume);
@@ -108,7 +113,8 @@ static int mint(struct gossip_quorum *quorum, const struct gossip_quorum_event *
         send_outcome(attached, commit, writer, REPLICA_E_AGAIN, NULL, update);
         goto out;
     }
-    rv = replica_volume_mint(attached->volume, &actor, proposal.data, proposal.size, hlc, &update->log, &dot, &record);
+    rv = replica_volume_mint(attached->volume, &actor, proposal.data, proposal.size, hlc, &update->log, &dot,
+                             &record);
     if (rv == 0)
         rv = replica_volume_hold(attached->volume, &dot);
     if (rv != 0)
@@ -123,8 +129,9 @@ out:
     return rv;
 }
 
-int voting_receive_mint(struct gossip_quorum *quorum, const struct gossip_quorum_event *event, struct replica_pack_reader *reader,
-                        struct attached *attached, const struct gossip_volume *volume, struct gossip_update *update)
+int voting_receive_mint(struct gossip_quorum *quorum, const struct gossip_quorum_event *event,
+                        struct replica_pack_reader *reader, struct attached *attached,
+                        const struct gossip_volume *volume, struct gossip_update *update)
 {
     const struct gossip_configuration *configuration = &volume->configuration;
     const struct replica_volume_state *state = replica_volume_state(attached->volume);
@@ -159,8 +166,9 @@ int voting_receive_mint(struct gossip_quorum *quorum, const struct gossip_quorum
     return mint(quorum, event, attached, configuration, &commit, hlc, update);
 }
 
-int voting_receive_replicate(struct gossip_quorum *quorum, const struct gossip_quorum_event *event, struct replica_pack_reader *reader,
-                             struct attached *attached, const struct gossip_volume *volume, struct gossip_update *update)
+int voting_receive_replicate(struct gossip_quorum *quorum, const struct gossip_quorum_event *event,
+                             struct replica_pack_reader *reader, struct attached *attached,
+                             const struct gossip_volume *volume, struct gossip_update *update)
 {
     const struct gossip_configuration *configuration = &volume->configuration;
     const uint8_t *record;
@@ -171,7 +179,8 @@ int voting_receive_replicate(struct gossip_quorum *quorum, const struct gossip_q
     replica_pack_read_uint(reader, UINT64_MAX, &epoch);
     replica_pack_read_uint(reader, UINT32_MAX, &phase);
     replica_pack_read_bin(reader, REPLICA_DELTA_SIZE_MAX, &record, &n);
-    if (reader->failed || quorum_voter_index(configuration, &event->message.from->store) < 0 || replica_delta_decode(record, n, &delta) != 0)
+    if (reader->failed || quorum_voter_index(configuration, &event->message.from->store) < 0 ||
+        replica_delta_decode(record, n, &delta) != 0)
         return REPLICA_E_MALFORMED;
     if (epoch != configuration->epoch || phase != configuration->phase || delta.dot.actor.epoch != epoch ||
         quorum_voter_index(configuration, &delta.dot.actor.store) < 0)

@@ -7,10 +7,11 @@
 
 #include <string.h>
 
-#define OFFER_MS (10ull * 60 * 1000) /* a put that takes longer than this before its commit loses only the head start */
+#define OFFER_MS                                                                                             \
+    (10ull * 60 * 1000) /* a put that takes longer than this before its commit loses only the head start */
 
-void quorum_offer_send(struct gossip_quorum *quorum, const struct replica_id *volume, const struct replica_content_id *contents, size_t n,
-                       struct gossip_update *update)
+void quorum_offer_send(struct gossip_quorum *quorum, const struct replica_id *volume,
+                       const struct replica_content_id *contents, size_t n, struct gossip_update *update)
 {
     const struct gossip_volume *entry = quorum_volume(quorum, volume);
     for (size_t at = 0; entry != NULL && !entry->deleted && at < n; at += OFFER_CONTENTS_MAX) {
@@ -26,7 +27,8 @@ void quorum_offer_send(struct gossip_quorum *quorum, const struct replica_id *vo
             replica_pack_content_id(&payload, &contents[at + i]);
         for (size_t i = 0; i < entry->configuration.voters_n; i++)
             if (!replica_id_equal(&entry->configuration.voters[i], &quorum->table->self))
-                gossip_update_send(update, &entry->configuration.voters[i], GOSSIP_ROOM_QUORUM, QUORUM_OFFER, &payload, false);
+                gossip_update_send(update, &entry->configuration.voters[i], GOSSIP_ROOM_QUORUM, QUORUM_OFFER,
+                                   &payload, false);
         replica_buffer_close(&payload);
     }
 }
@@ -39,8 +41,9 @@ static bool is_offered(const struct gossip_quorum *quorum, const struct replica_
     return false;
 }
 
-int quorum_offer_receive(struct gossip_quorum *quorum, const struct gossip_quorum_event *event, struct replica_pack_reader *reader,
-                         const struct gossip_volume *volume, struct gossip_update *update)
+int quorum_offer_receive(struct gossip_quorum *quorum, const struct gossip_quorum_event *event,
+                         struct replica_pack_reader *reader, const struct gossip_volume *volume,
+                         struct gossip_update *update)
 {
     uint64_t epoch, phase;
     size_t count;
@@ -60,18 +63,22 @@ int quorum_offer_receive(struct gossip_quorum *quorum, const struct gossip_quoru
         if (content.length == 0 || is_offered(quorum, &content) ||
             replica_contents_state(quorum->table->contents, &content) >= REPLICA_CONTENTS_FILLED)
             continue;
-        quorum->offers[quorum->offers_n++] =
-            (struct offer){.content = content, .volume = volume->id, .wanted = true, .until_ms = event->time.now_ms + OFFER_MS};
+        quorum->offers[quorum->offers_n++] = (struct offer){.content = content,
+                                                            .volume = volume->id,
+                                                            .wanted = true,
+                                                            .until_ms = event->time.now_ms + OFFER_MS};
         gossip_update_note(update, GOSSIP_NOTE_WANT, &volume->id, &event->message.from->store, &content);
     }
     return 0;
 }
 
-void quorum_offer_event(struct gossip_quorum *quorum, const struct gossip_quorum_event *event, struct gossip_update *update)
+void quorum_offer_event(struct gossip_quorum *quorum, const struct gossip_quorum_event *event,
+                        struct gossip_update *update)
 {
     for (size_t i = quorum->offers_n; i > 0; i--) {
         struct offer *offer = &quorum->offers[i - 1];
-        if (event->kind == GOSSIP_QUORUM_EVENT_HAVE && replica_content_id_equal(&offer->content, &event->content))
+        if (event->kind == GOSSIP_QUORUM_EVENT_HAVE &&
+            replica_content_id_equal(&offer->content, &event->content))
             offer->wanted = false; /* kept: nothing else may name it yet */
         if (event->kind != GOSSIP_QUORUM_EVENT_TIMER || event->time.now_ms < offer->until_ms)
             continue;

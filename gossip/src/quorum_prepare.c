@@ -6,9 +6,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void send_prepared(struct gossip_quorum *quorum, const struct attached *attached, const struct gossip_configuration *configuration,
-                          const struct replica_id *commit, const struct replica_id *writer, enum quorum_verdict verdict, int code,
-                          const struct replica_dot *dot, uint64_t missing, struct gossip_time time, struct gossip_update *update)
+static void send_prepared(struct gossip_quorum *quorum, const struct attached *attached,
+                          const struct gossip_configuration *configuration, const struct replica_id *commit,
+                          const struct replica_id *writer, enum quorum_verdict verdict, int code,
+                          const struct replica_dot *dot, uint64_t missing, struct gossip_time time,
+                          struct gossip_update *update)
 {
     struct replica_dot none = {.seq = 0};
     struct replica_buffer payload;
@@ -49,11 +51,14 @@ static void want(void *context, const struct replica_content_id *content, bool m
         gossip_update_note(c->update, GOSSIP_NOTE_WANT, &c->attached->id, &c->source, content);
 }
 
-int voting_scan(struct gossip_quorum *quorum, struct attached *attached, struct replica_closure *closure, const struct replica_id *source,
-                struct gossip_update *update)
+int voting_scan(struct gossip_quorum *quorum, struct attached *attached, struct replica_closure *closure,
+                const struct replica_id *source, struct gossip_update *update)
 {
-    struct want_context context = {
-        .quorum = quorum, .attached = attached, .commit = closure->delta.commit, .source = *source, .update = update};
+    struct want_context context = {.quorum = quorum,
+                                   .attached = attached,
+                                   .commit = closure->delta.commit,
+                                   .source = *source,
+                                   .update = update};
     int rv;
     if (closure->scanned)
         return 0;
@@ -101,8 +106,8 @@ static struct prepare *find_prepare(struct attached_voting *voting, const struct
     return NULL;
 }
 
-static int add_prepare(struct attached_voting *voting, const struct replica_delta *delta, const uint8_t *record, size_t n,
-                       struct prepare **ret_prepare)
+static int add_prepare(struct attached_voting *voting, const struct replica_delta *delta,
+                       const uint8_t *record, size_t n, struct prepare **ret_prepare)
 {
     struct prepare *prepare;
     int rv;
@@ -150,7 +155,8 @@ static int refusal(const struct gossip_volume *volume, const struct replica_delt
     return 0;
 }
 
-static int start_limit_check(const struct attached *attached, const struct gossip_volume *volume, struct prepare *prepare)
+static int start_limit_check(const struct attached *attached, const struct gossip_volume *volume,
+                             struct prepare *prepare)
 {
     struct replica_limits limits = limits_of(volume);
     if (!replica_limit_may_exceed(&limits, attached->volume, prepare->closure.delta.op_count))
@@ -160,15 +166,15 @@ static int start_limit_check(const struct attached *attached, const struct gossi
 }
 
 /* Of a closure that is filled, so that the op list is here. */
-static int check_limit(const struct attached *attached, const struct gossip_volume *volume, struct prepare *prepare,
-                       struct gossip_update *update)
+static int check_limit(const struct attached *attached, const struct gossip_volume *volume,
+                       struct prepare *prepare, struct gossip_update *update)
 {
     struct replica_limits limits = limits_of(volume);
     int rv;
     if (prepare->limit == NULL)
         return 0;
-    rv = replica_limit_check(prepare->limit, &limits, attached->volume, prepare->closure.list, prepare->closure.list_size, SCAN_OPS_MAX,
-                             &update->reads);
+    rv = replica_limit_check(prepare->limit, &limits, attached->volume, prepare->closure.list,
+                             prepare->closure.list_size, SCAN_OPS_MAX, &update->reads);
     if (rv == 0) {
         free(prepare->limit);
         prepare->limit = NULL;
@@ -177,8 +183,9 @@ static int check_limit(const struct attached *attached, const struct gossip_volu
 }
 
 /* Scans on; answers the writer when the closure is here, or about once a second that it is not yet. */
-static int advance_prepare(struct gossip_quorum *quorum, struct attached *attached, const struct gossip_volume *volume,
-                           struct prepare *prepare, struct gossip_time time, struct gossip_update *update)
+static int advance_prepare(struct gossip_quorum *quorum, struct attached *attached,
+                           const struct gossip_volume *volume, struct prepare *prepare,
+                           struct gossip_time time, struct gossip_update *update)
 {
     int rv = voting_scan(quorum, attached, &prepare->closure, &prepare->writer, update);
     if (rv == 0 && replica_closure_is_filled(&prepare->closure))
@@ -189,8 +196,8 @@ static int advance_prepare(struct gossip_quorum *quorum, struct attached *attach
         return 0;
     }
     if (rv == REPLICA_E_MALFORMED || rv == REPLICA_E_TOOBIG || rv == REPLICA_E_NOSPACE) {
-        send_prepared(quorum, attached, &volume->configuration, &prepare->commit, &prepare->writer, QUORUM_VERDICT_REFUSED, rv, NULL, 0, time,
-                      update);
+        send_prepared(quorum, attached, &volume->configuration, &prepare->commit, &prepare->writer,
+                      QUORUM_VERDICT_REFUSED, rv, NULL, 0, time, update);
         prepare->done = true;
         return 0;
     }
@@ -198,12 +205,12 @@ static int advance_prepare(struct gossip_quorum *quorum, struct attached *attach
         return rv;
     if (replica_closure_is_filled(&prepare->closure)) {
         remember_prepared(attached->voting, volume->configuration.epoch, &prepare->commit);
-        send_prepared(quorum, attached, &volume->configuration, &prepare->commit, &prepare->writer, QUORUM_VERDICT_READY, 0, NULL, 0, time,
-                      update);
+        send_prepared(quorum, attached, &volume->configuration, &prepare->commit, &prepare->writer,
+                      QUORUM_VERDICT_READY, 0, NULL, 0, time, update);
         prepare->done = true;
     } else if (time.now_ms >= prepare->report_at_ms) {
-        send_prepared(quorum, attached, &volume->configuration, &prepare->commit, &prepare->writer, QUORUM_VERDICT_PENDING, 0, NULL,
-                      prepare->closure.missing_n, time, update);
+        send_prepared(quorum, attached, &volume->configuration, &prepare->commit, &prepare->writer,
+                      QUORUM_VERDICT_PENDING, 0, NULL, prepare->closure.missing_n, time, update);
         prepare->report_at_ms = time.now_ms + 1000;
     }
     return 0;
@@ -223,7 +230,8 @@ static int ingest_carried(struct gossip_quorum *quorum, const struct replica_del
         int rv;
         if (replica_contents_state(quorum->table->contents, &delta->carried[i].id) >= REPLICA_CONTENTS_FILLED)
             continue;
-        rv = replica_contents_ingest(quorum->table->contents, delta->carried[i].data, (size_t)delta->carried[i].id.length, &id);
+        rv = replica_contents_ingest(quorum->table->contents, delta->carried[i].data,
+                                     (size_t)delta->carried[i].id.length, &id);
         if (rv != 0)
             return rv;
         if (!replica_content_id_equal(&id, &delta->carried[i].id))
@@ -232,8 +240,9 @@ static int ingest_carried(struct gossip_quorum *quorum, const struct replica_del
     return 0;
 }
 
-static int start_prepare(struct gossip_quorum *quorum, struct attached *attached, const struct gossip_volume *volume,
-                         const struct replica_delta *delta, const uint8_t *record, size_t n, struct gossip_time time,
+static int start_prepare(struct gossip_quorum *quorum, struct attached *attached,
+                         const struct gossip_volume *volume, const struct replica_delta *delta,
+                         const uint8_t *record, size_t n, struct gossip_time time,
                          struct gossip_update *update)
 {
     struct attached_voting *voting = attached->voting;
@@ -254,7 +263,8 @@ static int start_prepare(struct gossip_quorum *quorum, struct attached *attached
         return rv;
     if (rv != 0) {
         enum quorum_verdict verdict = rv == REPLICA_E_BUSY ? QUORUM_VERDICT_PENDING : QUORUM_VERDICT_REFUSED;
-        send_prepared(quorum, attached, &volume->configuration, &delta->commit, &delta->node, verdict, rv, NULL, 0, time, update);
+        send_prepared(quorum, attached, &volume->configuration, &delta->commit, &delta->node, verdict, rv,
+                      NULL, 0, time, update);
         return 0;
     }
     prepare->report_at_ms = 0;
@@ -263,8 +273,9 @@ static int start_prepare(struct gossip_quorum *quorum, struct attached *attached
     return rv;
 }
 
-int voting_receive_prepare(struct gossip_quorum *quorum, const struct gossip_quorum_event *event, struct replica_pack_reader *reader,
-                           struct attached *attached, const struct gossip_volume *volume, struct gossip_update *update)
+int voting_receive_prepare(struct gossip_quorum *quorum, const struct gossip_quorum_event *event,
+                           struct replica_pack_reader *reader, struct attached *attached,
+                           const struct gossip_volume *volume, struct gossip_update *update)
 {
     const struct gossip_configuration *configuration = &volume->configuration;
     const uint8_t *record;
@@ -276,21 +287,25 @@ int voting_receive_prepare(struct gossip_quorum *quorum, const struct gossip_quo
     replica_pack_read_uint(reader, UINT64_MAX, &epoch);
     replica_pack_read_uint(reader, UINT32_MAX, &phase);
     replica_pack_read_bin(reader, REPLICA_DELTA_SIZE_MAX, &record, &n);
-    if (reader->failed || replica_delta_decode(record, n, &delta) != 0 || !replica_id_equal(&delta.volume, &attached->id) ||
+    if (reader->failed || replica_delta_decode(record, n, &delta) != 0 ||
+        !replica_id_equal(&delta.volume, &attached->id) ||
         !replica_id_equal(&delta.node, &event->message.from->store) || delta.dot.seq != 0)
         return REPLICA_E_MALFORMED;
     if (!gossip_principal_may(event->message.from, volume->name, true)) {
-        send_prepared(quorum, attached, configuration, &delta.commit, &delta.node, QUORUM_VERDICT_REFUSED, REPLICA_E_DENIED, NULL, 0,
-                      event->time, update);
+        send_prepared(quorum, attached, configuration, &delta.commit, &delta.node, QUORUM_VERDICT_REFUSED,
+                      REPLICA_E_DENIED, NULL, 0, event->time, update);
         return 0;
     }
     if (epoch != configuration->epoch || phase != configuration->phase) {
-        send_prepared(quorum, attached, configuration, &delta.commit, &delta.node, QUORUM_VERDICT_STALE, 0, NULL, 0, event->time, update);
+        send_prepared(quorum, attached, configuration, &delta.commit, &delta.node, QUORUM_VERDICT_STALE, 0,
+                      NULL, 0, event->time, update);
         return 0;
     }
-    rv = replica_volume_find(attached->volume, &update->log, &delta.commit, &replica_volume_state(attached->volume)->held, &dot);
+    rv = replica_volume_find(attached->volume, &update->log, &delta.commit,
+                             &replica_volume_state(attached->volume)->held, &dot);
     if (rv == 0) {
-        send_prepared(quorum, attached, configuration, &delta.commit, &delta.node, QUORUM_VERDICT_KNOWN, 0, &dot, 0, event->time, update);
+        send_prepared(quorum, attached, configuration, &delta.commit, &delta.node, QUORUM_VERDICT_KNOWN, 0,
+                      &dot, 0, event->time, update);
         return 0;
     }
     if (rv != REPLICA_E_NOTFOUND)
@@ -299,8 +314,9 @@ int voting_receive_prepare(struct gossip_quorum *quorum, const struct gossip_quo
 }
 
 /* Scans of prepares go on; reports are due. */
-int voting_continue_prepares(struct gossip_quorum *quorum, struct attached *attached, const struct gossip_volume *volume,
-                             struct gossip_time time, struct gossip_update *update)
+int voting_continue_prepares(struct gossip_quorum *quorum, struct attached *attached,
+                             const struct gossip_volume *volume, struct gossip_time time,
+                             struct gossip_update *update)
 {
     struct attached_voting *voting = attached->voting;
     for (size_t i = 0; i < voting->prepares_n; i++) {
@@ -311,7 +327,8 @@ int voting_continue_prepares(struct gossip_quorum *quorum, struct attached *atta
             update->again = true;
             break;
         }
-        if (!prepare->done && (!prepare->closure.scanned || prepare->closure.missing_n == 0 || time.now_ms >= prepare->report_at_ms)) {
+        if (!prepare->done && (!prepare->closure.scanned || prepare->closure.missing_n == 0 ||
+                               time.now_ms >= prepare->report_at_ms)) {
             rv = advance_prepare(quorum, attached, volume, prepare, time, update);
             if (rv != 0)
                 return rv;

@@ -23,14 +23,15 @@ static void remove_reload(struct gossip_quorum *quorum, struct reload *reload)
     free(reload);
 }
 
-static void fail(struct gossip_quorum *quorum, struct reload *reload, int code, const char *reason, struct gossip_update *update)
+static void fail(struct gossip_quorum *quorum, struct reload *reload, int code, const char *reason,
+                 struct gossip_update *update)
 {
     quorum_answer_code(update, reload->token, code, reason, false);
     remove_reload(quorum, reload);
 }
 
-static void send_ask(struct gossip_quorum *quorum, const struct reload *reload, const struct gossip_configuration *configuration,
-                     struct gossip_update *update)
+static void send_ask(struct gossip_quorum *quorum, const struct reload *reload,
+                     const struct gossip_configuration *configuration, struct gossip_update *update)
 {
     struct replica_buffer payload;
     struct replica_vector none = {.n = 0};
@@ -46,12 +47,14 @@ static void send_ask(struct gossip_quorum *quorum, const struct reload *reload, 
     replica_vector_pack(&payload, reload->joined ? &reload->join : &none);
     replica_pack_id(&payload, &holder);
     for (size_t i = 0; i < configuration->voters_n; i++)
-        gossip_update_send(update, &configuration->voters[i], GOSSIP_ROOM_QUORUM, QUORUM_ASK, &payload, false);
+        gossip_update_send(update, &configuration->voters[i], GOSSIP_ROOM_QUORUM, QUORUM_ASK, &payload,
+                           false);
     (void)quorum;
     replica_buffer_close(&payload);
 }
 
-static int start_round(struct gossip_quorum *quorum, struct reload *reload, struct gossip_time time, struct gossip_update *update)
+static int start_round(struct gossip_quorum *quorum, struct reload *reload, struct gossip_time time,
+                       struct gossip_update *update)
 {
     const struct gossip_volume *volume = quorum_volume(quorum, &reload->volume);
     if (volume == NULL)
@@ -97,8 +100,9 @@ static int collect_changed(void *context, const struct replica_op *op)
 }
 
 /* The paths that the deltas applied after `before` name; best effort: an op list that is gone here names none. */
-static void pack_changed(struct gossip_quorum *quorum, const struct attached *attached, const struct replica_view_options *view,
-                         uint64_t before, struct replica_buffer *payload)
+static void pack_changed(struct gossip_quorum *quorum, const struct attached *attached,
+                         const struct replica_view_options *view, uint64_t before,
+                         struct replica_buffer *payload)
 {
     const struct replica_volume_state *state = replica_volume_state(attached->volume);
     struct replica_buffer paths, record, ops;
@@ -115,7 +119,8 @@ static void pack_changed(struct gossip_quorum *quorum, const struct attached *at
             context.more = true;
             break;
         }
-        if (replica_volume_at(attached->volume, seq, &dot) != 0 || replica_volume_read(attached->volume, NULL, &dot, &record) != 0 ||
+        if (replica_volume_at(attached->volume, seq, &dot) != 0 ||
+            replica_volume_read(attached->volume, NULL, &dot, &record) != 0 ||
             replica_delta_decode(record.data, record.size, &delta) != 0)
             continue;
         if (replica_delta_ops(&delta, quorum->table->contents, &ops, &list, &n) == 0)
@@ -144,7 +149,8 @@ static bool covers(void *context, const struct replica_id *commit, const struct 
     return replica_volume_find(c->volume, c->pending, commit, c->applied, &found) == 0;
 }
 
-static int finish_open(struct gossip_quorum *quorum, struct reload *reload, const struct attached *attached, struct gossip_update *update)
+static int finish_open(struct gossip_quorum *quorum, struct reload *reload, const struct attached *attached,
+                       struct gossip_update *update)
 {
     const struct replica_volume_state *state = replica_volume_state(attached->volume);
     struct replica_view *view;
@@ -154,7 +160,9 @@ static int finish_open(struct gossip_quorum *quorum, struct reload *reload, cons
     reload->options.vector = state->applied;
     rv = replica_view_open(quorum->views, &reload->options, &update->log, &view);
     if (rv != 0) {
-        fail(quorum, reload, rv, rv == REPLICA_E_NOSPACE ? "too many views are open on this node" : replica_error_text(rv), update);
+        fail(quorum, reload, rv,
+             rv == REPLICA_E_NOSPACE ? "too many views are open on this node" : replica_error_text(rv),
+             update);
         return rv == REPLICA_E_NOMEM ? rv : 0;
     }
     replica_buffer_init(&payload);
@@ -167,11 +175,13 @@ static int finish_open(struct gossip_quorum *quorum, struct reload *reload, cons
     return 0;
 }
 
-static int finish_reload(struct gossip_quorum *quorum, struct reload *reload, const struct attached *attached, struct gossip_update *update)
+static int finish_reload(struct gossip_quorum *quorum, struct reload *reload, const struct attached *attached,
+                         struct gossip_update *update)
 {
     const struct replica_volume_state *state = replica_volume_state(attached->volume);
     struct replica_view *view = replica_view_find(quorum->views, &reload->view);
-    struct covers_context context = {.volume = attached->volume, .pending = &update->log, .applied = &state->applied};
+    struct covers_context context = {
+        .volume = attached->volume, .pending = &update->log, .applied = &state->applied};
     const struct replica_view_info *info;
     struct replica_buffer payload;
     int rv;
@@ -184,7 +194,8 @@ static int finish_reload(struct gossip_quorum *quorum, struct reload *reload, co
         reload->before = info->options.snapshot;
         reload->moved = true;
     }
-    rv = replica_view_reload(view, state->applied_seq, &state->applied, BUILD_OPS_MAX, covers, &context, &update->log);
+    rv = replica_view_reload(view, state->applied_seq, &state->applied, BUILD_OPS_MAX, covers, &context,
+                             &update->log);
     if (rv == REPLICA_E_AGAIN) {
         update->again = true;
         return 0;
@@ -195,7 +206,9 @@ static int finish_reload(struct gossip_quorum *quorum, struct reload *reload, co
     replica_pack_array(&payload, 5);
     replica_pack_uint(&payload, reload->before);
     replica_pack_uint(&payload, state->applied_seq);
-    replica_pack_cstr(&payload, reload->mode == GOSSIP_RELOAD_LOCAL ? "local" : reload->mode == GOSSIP_RELOAD_AT_LEAST ? "at-least" : "quorum");
+    replica_pack_cstr(&payload, reload->mode == GOSSIP_RELOAD_LOCAL      ? "local"
+                                : reload->mode == GOSSIP_RELOAD_AT_LEAST ? "at-least"
+                                                                         : "quorum");
     pack_changed(quorum, attached, &info->options, reload->before, &payload);
     gossip_update_answer(update, reload->token, 0, &payload, true);
     replica_buffer_close(&payload);
@@ -204,7 +217,8 @@ static int finish_reload(struct gossip_quorum *quorum, struct reload *reload, co
 }
 
 /* Waiting until what the reload must show is applied here. */
-static int try_finish(struct gossip_quorum *quorum, struct reload *reload, struct gossip_time time, struct gossip_update *update)
+static int try_finish(struct gossip_quorum *quorum, struct reload *reload, struct gossip_time time,
+                      struct gossip_update *update)
 {
     struct attached *attached = attached_find(quorum->table, &reload->volume);
     const struct replica_volume_state *state;
@@ -217,11 +231,13 @@ static int try_finish(struct gossip_quorum *quorum, struct reload *reload, struc
     }
     if (!replica_vector_covers(&state->applied, &reload->join))
         return 0;
-    return reload->open ? finish_open(quorum, reload, attached, update) : finish_reload(quorum, reload, attached, update);
+    return reload->open ? finish_open(quorum, reload, attached, update)
+                        : finish_reload(quorum, reload, attached, update);
 }
 
-static int start_applying(struct gossip_quorum *quorum, struct reload *reload, const struct gossip_configuration *configuration,
-                          struct gossip_time time, struct gossip_update *update)
+static int start_applying(struct gossip_quorum *quorum, struct reload *reload,
+                          const struct gossip_configuration *configuration, struct gossip_time time,
+                          struct gossip_update *update)
 {
     struct attached *attached = attached_find(quorum->table, &reload->volume);
     struct replica_id holder;
@@ -245,8 +261,9 @@ static int start_applying(struct gossip_quorum *quorum, struct reload *reload, c
 
 /* Answers */
 
-static int weigh(struct gossip_quorum *quorum, struct reload *reload, const struct gossip_configuration *configuration,
-                 struct gossip_time time, struct gossip_update *update)
+static int weigh(struct gossip_quorum *quorum, struct reload *reload,
+                 const struct gossip_configuration *configuration, struct gossip_time time,
+                 struct gossip_update *update)
 {
     size_t answered = 0, covering = 0;
     if (reload->phase != RELOAD_ASKING)
@@ -267,8 +284,9 @@ static int weigh(struct gossip_quorum *quorum, struct reload *reload, const stru
     for (size_t a = 0; a < reload->join.n; a++) {
         covering = 0;
         for (size_t i = 0; i < configuration->voters_n; i++)
-            covering += reload->answered[i] &&
-                        replica_vector_get(&reload->held[i], &reload->join.entries[a].actor) >= reload->join.entries[a].seq;
+            covering +=
+                reload->answered[i] && replica_vector_get(&reload->held[i], &reload->join.entries[a].actor) >=
+                                           reload->join.entries[a].seq;
         if (covering < quorum_majority(configuration)) {
             if (!reload->asked_again) {
                 reload->asked_again = true;
@@ -280,7 +298,8 @@ static int weigh(struct gossip_quorum *quorum, struct reload *reload, const stru
     return start_applying(quorum, reload, configuration, time, update);
 }
 
-int quorum_reader_message(struct gossip_quorum *quorum, const struct gossip_quorum_event *event, struct gossip_update *update)
+int quorum_reader_message(struct gossip_quorum *quorum, const struct gossip_quorum_event *event,
+                          struct gossip_update *update)
 {
     const struct replica_id *from = &event->message.from->store;
     const struct gossip_volume *volume;
@@ -316,7 +335,8 @@ int quorum_reader_message(struct gossip_quorum *quorum, const struct gossip_quor
         return rv;
     for (size_t i = quorum->reloads_n; i > 0; i--) {
         struct reload *reload = quorum->reloads[i - 1];
-        if (reload->phase != RELOAD_ASKING || reload->round != round || !replica_id_equal(&reload->volume, &id))
+        if (reload->phase != RELOAD_ASKING || reload->round != round ||
+            !replica_id_equal(&reload->volume, &id))
             continue;
         /* The same answer in every round is no progress: one voter alone must not keep a reload waiting for ever. */
         if (!reload->heard[voter] || !replica_vector_covers(&reload->held[voter], &held))
@@ -332,7 +352,8 @@ int quorum_reader_message(struct gossip_quorum *quorum, const struct gossip_quor
 
 /* Requests and time */
 
-static int request(struct gossip_quorum *quorum, const struct gossip_quorum_event *event, bool open, struct gossip_update *update)
+static int request(struct gossip_quorum *quorum, const struct gossip_quorum_event *event, bool open,
+                   struct gossip_update *update)
 {
     struct replica_view *view = open ? NULL : replica_view_find(quorum->views, &event->view);
     const struct gossip_volume *entry;
@@ -346,7 +367,9 @@ static int request(struct gossip_quorum *quorum, const struct gossip_quorum_even
     entry = quorum_volume(quorum, open ? &event->options->volume : &replica_view_info(view)->options.volume);
     if (entry == NULL || (entry->deleted && event->mode != GOSSIP_RELOAD_LOCAL)) {
         quorum_answer_code(update, event->token, entry == NULL ? REPLICA_E_NOTFOUND : REPLICA_E_DELETED,
-                           entry == NULL ? "no such volume" : "the volume was deleted; what the view shows stays readable", false);
+                           entry == NULL ? "no such volume"
+                                         : "the volume was deleted; what the view shows stays readable",
+                           false);
         return 0;
     }
     if (quorum->reloads_n == RELOADS_MAX) {
@@ -387,10 +410,12 @@ static int request(struct gossip_quorum *quorum, const struct gossip_quorum_even
     return start_round(quorum, reload, event->time, update);
 }
 
-static int check_time(struct gossip_quorum *quorum, struct reload *reload, struct gossip_time time, struct gossip_update *update)
+static int check_time(struct gossip_quorum *quorum, struct reload *reload, struct gossip_time time,
+                      struct gossip_update *update)
 {
     if (time.now_ms >= reload->progress_at_ms + reload->timeout_ms) {
-        fail(quorum, reload, REPLICA_E_UNAVAILABLE, "no majority of the volume's voters answered in time; the old snapshot stays", update);
+        fail(quorum, reload, REPLICA_E_UNAVAILABLE,
+             "no majority of the volume's voters answered in time; the old snapshot stays", update);
         return 0;
     }
     gossip_update_wake(update, reload->progress_at_ms + reload->timeout_ms);
@@ -404,7 +429,8 @@ static int check_time(struct gossip_quorum *quorum, struct reload *reload, struc
     return start_round(quorum, reload, time, update);
 }
 
-int quorum_reader_event(struct gossip_quorum *quorum, const struct gossip_quorum_event *event, struct gossip_update *update)
+int quorum_reader_event(struct gossip_quorum *quorum, const struct gossip_quorum_event *event,
+                        struct gossip_update *update)
 {
     int rv = 0;
     if (event->kind == GOSSIP_QUORUM_EVENT_RELOAD || event->kind == GOSSIP_QUORUM_EVENT_OPEN)
@@ -415,7 +441,8 @@ int quorum_reader_event(struct gossip_quorum *quorum, const struct gossip_quorum
             remove_reload(quorum, reload);
         else if (event->kind == GOSSIP_QUORUM_EVENT_TIMER)
             rv = check_time(quorum, reload, event->time, update);
-        else if (event->kind == GOSSIP_QUORUM_EVENT_APPLIED && replica_id_equal(&reload->volume, &event->volume))
+        else if (event->kind == GOSSIP_QUORUM_EVENT_APPLIED &&
+                 replica_id_equal(&reload->volume, &event->volume))
             rv = try_finish(quorum, reload, event->time, update);
     }
     return rv;

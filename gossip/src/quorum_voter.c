@@ -50,7 +50,8 @@ static bool votes(const struct gossip_quorum *quorum, const struct gossip_volume
            quorum_voter_index(&volume->configuration, &quorum->table->self) >= 0;
 }
 
-int quorum_voter_message(struct gossip_quorum *quorum, const struct gossip_quorum_event *event, struct gossip_update *update)
+int quorum_voter_message(struct gossip_quorum *quorum, const struct gossip_quorum_event *event,
+                         struct gossip_update *update)
 {
     struct replica_pack_reader reader;
     const struct gossip_volume *volume;
@@ -94,8 +95,8 @@ static void cross_off(struct attached_voting *voting, const struct replica_conte
 }
 
 /* An ack may be lost, or its receiver restart: what is held but not known to be committed is said again, once a second. */
-static void announce(struct attached *attached, const struct gossip_volume *volume, const struct replica_id *self, struct gossip_time time,
-                     struct gossip_update *update)
+static void announce(struct attached *attached, const struct gossip_volume *volume,
+                     const struct replica_id *self, struct gossip_time time, struct gossip_update *update)
 {
     const struct replica_volume_state *state = replica_volume_state(attached->volume);
     if (replica_vector_covers(&state->committed, &state->held))
@@ -103,20 +104,23 @@ static void announce(struct attached *attached, const struct gossip_volume *volu
     if (time.now_ms >= attached->voting->announce_at_ms) {
         for (size_t i = 0; i < volume->configuration.voters_n; i++)
             if (!replica_id_equal(&volume->configuration.voters[i], self))
-                voting_send_held(attached, &volume->configuration, &volume->configuration.voters[i], 0, update);
+                voting_send_held(attached, &volume->configuration, &volume->configuration.voters[i], 0,
+                                 update);
         attached->voting->announce_at_ms = time.now_ms + ANNOUNCE_MS;
     }
     gossip_update_wake(update, attached->voting->announce_at_ms);
 }
 
-int quorum_voter_event(struct gossip_quorum *quorum, const struct gossip_quorum_event *event, struct gossip_update *update)
+int quorum_voter_event(struct gossip_quorum *quorum, const struct gossip_quorum_event *event,
+                       struct gossip_update *update)
 {
     for (size_t i = 0; i < quorum->table->n; i++) {
         struct attached *attached = quorum->table->items[i];
         const struct gossip_volume *volume = quorum_volume(quorum, &attached->id);
-        bool concerned = event->kind == GOSSIP_QUORUM_EVENT_TIMER || event->kind == GOSSIP_QUORUM_EVENT_START ||
-                         event->kind == GOSSIP_QUORUM_EVENT_HAVE || event->kind == GOSSIP_QUORUM_EVENT_SYNCED ||
-                         replica_id_equal(&attached->id, &event->volume);
+        bool concerned =
+            event->kind == GOSSIP_QUORUM_EVENT_TIMER || event->kind == GOSSIP_QUORUM_EVENT_START ||
+            event->kind == GOSSIP_QUORUM_EVENT_HAVE || event->kind == GOSSIP_QUORUM_EVENT_SYNCED ||
+            replica_id_equal(&attached->id, &event->volume);
         int rv = 0;
         if (!concerned || volume == NULL || !votes(quorum, volume))
             continue;

@@ -53,34 +53,42 @@ struct attached_voting {
 };
 
 /* quorum_count.c: what became committed by all that is known. */
-int voting_count(struct gossip_quorum *quorum, struct attached *attached, const struct gossip_volume *volume, struct gossip_update *update);
+int voting_count(struct gossip_quorum *quorum, struct attached *attached, const struct gossip_volume *volume,
+                 struct gossip_update *update);
 /* quorum_prepare.c */
-int voting_receive_prepare(struct gossip_quorum *quorum, const struct gossip_quorum_event *event, struct replica_pack_reader *reader,
-                           struct attached *attached, const struct gossip_volume *volume, struct gossip_update *update);
-int voting_continue_prepares(struct gossip_quorum *quorum, struct attached *attached, const struct gossip_volume *volume,
-                             struct gossip_time time, struct gossip_update *update);
+int voting_receive_prepare(struct gossip_quorum *quorum, const struct gossip_quorum_event *event,
+                           struct replica_pack_reader *reader, struct attached *attached,
+                           const struct gossip_volume *volume, struct gossip_update *update);
+int voting_continue_prepares(struct gossip_quorum *quorum, struct attached *attached,
+                             const struct gossip_volume *volume, struct gossip_time time,
+                             struct gossip_update *update);
 void voting_close_prepare(struct prepare *prepare);
 /* Whether the closure of that commit was complete here in that epoch. */
-bool voting_is_prepared(const struct attached_voting *voting, uint64_t epoch, const struct replica_id *commit);
+bool voting_is_prepared(const struct attached_voting *voting, uint64_t epoch,
+                        const struct replica_id *commit);
 /* Scans a bounded piece of a closure: pins what it names, wants what is missing (source surely has it). AGAIN: more is left. */
-int voting_scan(struct gossip_quorum *quorum, struct attached *attached, struct replica_closure *closure, const struct replica_id *source,
-                struct gossip_update *update);
+int voting_scan(struct gossip_quorum *quorum, struct attached *attached, struct replica_closure *closure,
+                const struct replica_id *source, struct gossip_update *update);
 /* quorum_mint.c */
-int voting_receive_mint(struct gossip_quorum *quorum, const struct gossip_quorum_event *event, struct replica_pack_reader *reader,
-                        struct attached *attached, const struct gossip_volume *volume, struct gossip_update *update);
-int voting_receive_replicate(struct gossip_quorum *quorum, const struct gossip_quorum_event *event, struct replica_pack_reader *reader,
-                             struct attached *attached, const struct gossip_volume *volume, struct gossip_update *update);
+int voting_receive_mint(struct gossip_quorum *quorum, const struct gossip_quorum_event *event,
+                        struct replica_pack_reader *reader, struct attached *attached,
+                        const struct gossip_volume *volume, struct gossip_update *update);
+int voting_receive_replicate(struct gossip_quorum *quorum, const struct gossip_quorum_event *event,
+                             struct replica_pack_reader *reader, struct attached *attached,
+                             const struct gossip_volume *volume, struct gossip_update *update);
 /* Outcomes of what is committed by now. */
 void voting_tell_waiters(struct attached *attached, struct gossip_update *update);
 /* quorum_hold.c */
-int voting_hold_more(struct gossip_quorum *quorum, struct attached *attached, const struct gossip_volume *volume, uint64_t batch,
-                     struct gossip_update *update);
-int voting_receive_ask(struct gossip_quorum *quorum, const struct gossip_quorum_event *event, struct replica_pack_reader *reader,
-                       struct attached *attached, const struct gossip_volume *volume, struct gossip_update *update);
-void voting_send_held(const struct attached *attached, const struct gossip_configuration *configuration, const struct replica_id *to,
-                      uint64_t round, struct gossip_update *update);
+int voting_hold_more(struct gossip_quorum *quorum, struct attached *attached,
+                     const struct gossip_volume *volume, uint64_t batch, struct gossip_update *update);
+int voting_receive_ask(struct gossip_quorum *quorum, const struct gossip_quorum_event *event,
+                       struct replica_pack_reader *reader, struct attached *attached,
+                       const struct gossip_volume *volume, struct gossip_update *update);
+void voting_send_held(const struct attached *attached, const struct gossip_configuration *configuration,
+                      const struct replica_id *to, uint64_t round, struct gossip_update *update);
 /* reader is told once target is held here. */
-void voting_add_follower(struct gossip_quorum *quorum, struct attached_voting *voting, const struct replica_id *reader, uint64_t round,
+void voting_add_follower(struct gossip_quorum *quorum, struct attached_voting *voting,
+                         const struct replica_id *reader, uint64_t round,
                          const struct replica_vector *target);
 
 #endif

@@ -15,8 +15,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define RETRY_MS_MAX 4000 /* how far the pause between retries grows */
-#define APPLY_WAIT_MS 1000 /* how long a committed commit's answer waits to be shown here */
+#define RETRY_MS_MAX     4000        /* how far the pause between retries grows */
+#define APPLY_WAIT_MS    1000        /* how long a committed commit's answer waits to be shown here */
 #define CARRIED_SIZE_MAX (64 * 1024) /* larger contents go through the swarm */
 
 static struct commit *find_commit(const struct gossip_quorum *quorum, const struct replica_id *view)
@@ -72,7 +72,8 @@ static struct commit *new_commit(struct gossip_quorum *quorum, const struct repl
     return commit;
 }
 
-static void set_retry(const struct gossip_quorum *quorum, struct commit *commit, struct gossip_time time, struct gossip_update *update)
+static void set_retry(const struct gossip_quorum *quorum, struct commit *commit, struct gossip_time time,
+                      struct gossip_update *update)
 {
     commit->retry_ms = quorum->options.retry_ms;
     commit->retry_at_ms = time.now_ms + commit->retry_ms;
@@ -82,11 +83,12 @@ static void set_retry(const struct gossip_quorum *quorum, struct commit *commit,
 
 /* Endings */
 
-static int begin(struct gossip_quorum *quorum, struct commit *commit, const struct gossip_quorum_event *event, struct gossip_update *update);
+static int begin(struct gossip_quorum *quorum, struct commit *commit, const struct gossip_quorum_event *event,
+                 struct gossip_update *update);
 
 /* The callers that came later get a commit of their own; without any, this one is done. */
-static int next_commit(struct gossip_quorum *quorum, struct commit *commit, const struct gossip_quorum_event *event,
-                       struct gossip_update *update)
+static int next_commit(struct gossip_quorum *quorum, struct commit *commit,
+                       const struct gossip_quorum_event *event, struct gossip_update *update)
 {
     uint64_t *callers = commit->later;
     if (commit->later_n == 0) {
@@ -110,7 +112,8 @@ static int next_commit(struct gossip_quorum *quorum, struct commit *commit, cons
 }
 
 /* It certainly did not happen. */
-static int fail(struct gossip_quorum *quorum, struct commit *commit, int code, const char *reason, struct gossip_update *update)
+static int fail(struct gossip_quorum *quorum, struct commit *commit, int code, const char *reason,
+                struct gossip_update *update)
 {
     struct replica_view *view = replica_view_find(quorum->views, &commit->view);
     int rv = view == NULL ? 0 : replica_view_thaw(view, &update->log);
@@ -143,10 +146,12 @@ static int collect_lost(void *context, struct replica_path path, const struct re
 }
 
 /* With the paths at which this commit met another writer's; known once it is applied here. */
-static void answer_committed(struct gossip_quorum *quorum, struct commit *commit, struct gossip_update *update)
+static void answer_committed(struct gossip_quorum *quorum, struct commit *commit,
+                             struct gossip_update *update)
 {
     struct attached *attached = attached_find(quorum->table, &commit->volume);
-    struct gossip_token token = {.volume = commit->volume, .epoch = commit->dot.actor.epoch, .dot = commit->dot};
+    struct gossip_token token = {
+        .volume = commit->volume, .epoch = commit->dot.actor.epoch, .dot = commit->dot};
     struct replica_buffer payload, paths;
     struct lost_context lost = {.paths = &paths};
     char text[GOSSIP_TOKEN_TEXT_MAX];
@@ -170,10 +175,12 @@ static void answer_committed(struct gossip_quorum *quorum, struct commit *commit
 }
 
 /* It is committed; the callers are answered once this node shows it, or soon anyway. */
-static void finish_if_applied(struct gossip_quorum *quorum, struct commit *commit, struct gossip_time time, struct gossip_update *update)
+static void finish_if_applied(struct gossip_quorum *quorum, struct commit *commit, struct gossip_time time,
+                              struct gossip_update *update)
 {
     struct attached *attached = attached_find(quorum->table, &commit->volume);
-    bool applied = attached == NULL || replica_vector_covers_dot(&replica_volume_state(attached->volume)->applied, &commit->dot);
+    bool applied = attached == NULL ||
+                   replica_vector_covers_dot(&replica_volume_state(attached->volume)->applied, &commit->dot);
     if (!applied && time.now_ms < commit->retry_at_ms) {
         gossip_update_wake(update, commit->retry_at_ms);
         return;
@@ -188,8 +195,8 @@ static void finish_if_applied(struct gossip_quorum *quorum, struct commit *commi
     update->again = true;
 }
 
-static int succeed(struct gossip_quorum *quorum, struct commit *commit, const struct replica_dot *dot, struct gossip_time time,
-                   struct gossip_update *update)
+static int succeed(struct gossip_quorum *quorum, struct commit *commit, const struct replica_dot *dot,
+                   struct gossip_time time, struct gossip_update *update)
 {
     struct replica_view *view = replica_view_find(quorum->views, &commit->view);
     struct attached *attached = attached_find(quorum->table, &commit->volume);
@@ -219,7 +226,8 @@ static int succeed(struct gossip_quorum *quorum, struct commit *commit, const st
 
 /* SETTLING and BUILDING */
 
-static int settle_next(struct gossip_quorum *quorum, struct commit *commit, struct replica_view *view, struct gossip_update *update)
+static int settle_next(struct gossip_quorum *quorum, struct commit *commit, struct replica_view *view,
+                       struct gossip_update *update)
 {
     int rv = replica_view_next_draft(view, 0, &commit->draft);
     (void)quorum;
@@ -249,7 +257,8 @@ static int carry(void *context, const struct replica_op *op)
     struct replica_piece piece = {.kind = REPLICA_PIECE_CHUNK, .index = 0};
     if (op->tombstone || op->entry.kind != REPLICA_KIND_FILE || op->entry.blob.kind != REPLICA_BLOB_CONTENT)
         return 0;
-    if (id->length > CARRIED_SIZE_MAX || id->length + REPLICA_CONTENT_ID_SIZE + 16 > c->room || c->delta->carried_n == REPLICA_CARRIED_MAX)
+    if (id->length > CARRIED_SIZE_MAX || id->length + REPLICA_CONTENT_ID_SIZE + 16 > c->room ||
+        c->delta->carried_n == REPLICA_CARRIED_MAX)
         return 0;
     for (size_t i = 0; i < c->delta->carried_n; i++)
         if (replica_content_id_equal(&c->delta->carried[i].id, id))
@@ -305,15 +314,18 @@ static int propose(struct gossip_quorum *quorum, struct commit *commit, struct r
         delta->ops = commit->ops.data;
         delta->ops_size = commit->ops.size;
     } else if (rv == 0) {
-        rv = replica_contents_ingest(quorum->table->contents, commit->ops.data, commit->ops.size, &delta->ops_content);
+        rv = replica_contents_ingest(quorum->table->contents, commit->ops.data, commit->ops.size,
+                                     &delta->ops_content);
         commit->ops_content = delta->ops_content;
     }
     if (rv == 0)
         rv = pack_proposal(quorum, commit, delta);
     free(delta);
     if (rv == REPLICA_E_NOSPACE || rv == REPLICA_E_TOOBIG)
-        return fail(quorum, commit, rv, rv == REPLICA_E_TOOBIG ? "the commit changes too many files at once; commit in parts"
-                                                               : "no space left on this node for the list of changes", update);
+        return fail(quorum, commit, rv,
+                    rv == REPLICA_E_TOOBIG ? "the commit changes too many files at once; commit in parts"
+                                           : "no space left on this node for the list of changes",
+                    update);
     if (rv == 0)
         rv = replica_view_journal(view, commit->proposal.data, commit->proposal.size, &update->log);
     replica_buffer_close(&commit->ops);
@@ -321,7 +333,8 @@ static int propose(struct gossip_quorum *quorum, struct commit *commit, struct r
     return rv;
 }
 
-static void send_prepares(struct commit *commit, const struct gossip_configuration *configuration, struct gossip_update *update)
+static void send_prepares(struct commit *commit, const struct gossip_configuration *configuration,
+                          struct gossip_update *update)
 {
     struct replica_buffer payload;
     replica_buffer_init(&payload);
@@ -332,12 +345,13 @@ static void send_prepares(struct commit *commit, const struct gossip_configurati
     replica_pack_bin(&payload, commit->proposal.data, commit->proposal.size);
     for (size_t i = 0; i < configuration->voters_n; i++)
         if (!commit->answers[i].ready)
-            gossip_update_send(update, &configuration->voters[i], GOSSIP_ROOM_QUORUM, QUORUM_PREPARE, &payload, false);
+            gossip_update_send(update, &configuration->voters[i], GOSSIP_ROOM_QUORUM, QUORUM_PREPARE,
+                               &payload, false);
     replica_buffer_close(&payload);
 }
 
-static int start_preparing(struct gossip_quorum *quorum, struct commit *commit, const struct gossip_quorum_event *event,
-                           struct gossip_update *update)
+static int start_preparing(struct gossip_quorum *quorum, struct commit *commit,
+                           const struct gossip_quorum_event *event, struct gossip_update *update)
 {
     const struct gossip_volume *volume = quorum_volume(quorum, &commit->volume);
     if (volume == NULL || volume->deleted) {
@@ -354,10 +368,11 @@ static int start_preparing(struct gossip_quorum *quorum, struct commit *commit, 
     return 0;
 }
 
-static int build(struct gossip_quorum *quorum, struct commit *commit, struct replica_view *view, const struct gossip_quorum_event *event,
-                 struct gossip_update *update)
+static int build(struct gossip_quorum *quorum, struct commit *commit, struct replica_view *view,
+                 const struct gossip_quorum_event *event, struct gossip_update *update)
 {
-    int rv = replica_view_ops(view, &commit->position, BUILD_OPS_MAX, &commit->ops, &commit->op_count, &commit->byte_count);
+    int rv = replica_view_ops(view, &commit->position, BUILD_OPS_MAX, &commit->ops, &commit->op_count,
+                              &commit->byte_count);
     update->reads += BUILD_OPS_MAX / 2;
     if (rv == REPLICA_E_AGAIN && commit->ops.size <= REPLICA_OPS_SIZE_MAX) {
         update->again = true;
@@ -366,7 +381,8 @@ static int build(struct gossip_quorum *quorum, struct commit *commit, struct rep
     if (rv != 0 && rv != REPLICA_E_AGAIN)
         return rv;
     if (commit->ops.size > REPLICA_OPS_SIZE_MAX)
-        return fail(quorum, commit, REPLICA_E_TOOBIG, "the commit changes too many files at once; commit in parts", update);
+        return fail(quorum, commit, REPLICA_E_TOOBIG,
+                    "the commit changes too many files at once; commit in parts", update);
     rv = propose(quorum, commit, view, update);
     if (rv != 0 || commit->again)
         return rv;
@@ -374,7 +390,8 @@ static int build(struct gossip_quorum *quorum, struct commit *commit, struct rep
 }
 
 /* Begins with what is dirty now; without anything dirty the callers are answered at once. */
-static int begin(struct gossip_quorum *quorum, struct commit *commit, const struct gossip_quorum_event *event, struct gossip_update *update)
+static int begin(struct gossip_quorum *quorum, struct commit *commit, const struct gossip_quorum_event *event,
+                 struct gossip_update *update)
 {
     struct replica_view *view = replica_view_find(quorum->views, &commit->view);
     struct replica_id id;
@@ -419,7 +436,8 @@ static void send_mint(struct commit *commit, struct gossip_update *update)
 
 /* This store if it may, else a prepared voter that seems alive, else any prepared one; never the one that did not answer if there is
  * another. */
-static bool choose_coordinator(struct gossip_quorum *quorum, struct commit *commit, const struct gossip_configuration *configuration)
+static bool choose_coordinator(struct gossip_quorum *quorum, struct commit *commit,
+                               const struct gossip_configuration *configuration)
 {
     struct replica_id before = commit->coordinator;
     int best = -1, best_score = -1;
@@ -430,7 +448,8 @@ static bool choose_coordinator(struct gossip_quorum *quorum, struct commit *comm
         int score;
         if (!commit->answers[i].ready)
             continue;
-        score = (replica_id_equal(voter, &before) ? 0 : 4) + (gossip_member_is_alive(quorum->member, voter) ? 2 : 0) +
+        score = (replica_id_equal(voter, &before) ? 0 : 4) +
+                (gossip_member_is_alive(quorum->member, voter) ? 2 : 0) +
                 (replica_id_equal(voter, &quorum->table->self) ? 1 : 0);
         if (score > best_score) {
             best_score = score;
@@ -442,7 +461,8 @@ static bool choose_coordinator(struct gossip_quorum *quorum, struct commit *comm
     return best >= 0;
 }
 
-static int stamp_and_mint(struct gossip_quorum *quorum, struct commit *commit, const struct gossip_configuration *configuration,
+static int stamp_and_mint(struct gossip_quorum *quorum, struct commit *commit,
+                          const struct gossip_configuration *configuration,
                           const struct gossip_quorum_event *event, struct gossip_update *update)
 {
     struct replica_view *view = replica_view_find(quorum->views, &commit->view);
@@ -474,7 +494,8 @@ static int stamp_and_mint(struct gossip_quorum *quorum, struct commit *commit, c
 
 /* Answers of voters */
 
-static int weigh_answers(struct gossip_quorum *quorum, struct commit *commit, const struct gossip_configuration *configuration,
+static int weigh_answers(struct gossip_quorum *quorum, struct commit *commit,
+                         const struct gossip_configuration *configuration,
                          const struct gossip_quorum_event *event, struct gossip_update *update)
 {
     size_t ready = 0, refused = 0;
@@ -488,13 +509,15 @@ static int weigh_answers(struct gossip_quorum *quorum, struct commit *commit, co
     }
     if (ready >= quorum_majority(configuration))
         return stamp_and_mint(quorum, commit, configuration, event, update);
-    if (replica_stamp_is_zero(&commit->stamp) && refused > configuration->voters_n - quorum_majority(configuration))
+    if (replica_stamp_is_zero(&commit->stamp) &&
+        refused > configuration->voters_n - quorum_majority(configuration))
         return fail(quorum, commit, code, replica_error_text(code), update);
     return 0;
 }
 
-static int receive_prepared(struct gossip_quorum *quorum, const struct gossip_quorum_event *event, struct replica_pack_reader *reader,
-                            struct commit *commit, const struct gossip_volume *volume, struct gossip_update *update)
+static int receive_prepared(struct gossip_quorum *quorum, const struct gossip_quorum_event *event,
+                            struct replica_pack_reader *reader, struct commit *commit,
+                            const struct gossip_volume *volume, struct gossip_update *update)
 {
     struct commit_answer *answer;
     struct replica_dot dot;
@@ -514,7 +537,8 @@ static int receive_prepared(struct gossip_quorum *quorum, const struct gossip_qu
     if (commit->phase == COMMIT_MINTING && verdict == QUORUM_VERDICT_READY && epoch == commit->epoch &&
         phase == (uint64_t)commit->config_phase)
         commit->answers[voter].ready = true; /* one more that can mint it */
-    if (commit->phase != COMMIT_PREPARING || epoch != commit->epoch || phase != (uint64_t)commit->config_phase)
+    if (commit->phase != COMMIT_PREPARING || epoch != commit->epoch ||
+        phase != (uint64_t)commit->config_phase)
         return 0;
     answer = &commit->answers[voter];
     if (verdict == QUORUM_VERDICT_KNOWN && !replica_stamp_is_zero(&commit->stamp)) {
@@ -537,14 +561,16 @@ static int receive_prepared(struct gossip_quorum *quorum, const struct gossip_qu
     return weigh_answers(quorum, commit, &volume->configuration, event, update);
 }
 
-static int receive_outcome(struct gossip_quorum *quorum, const struct gossip_quorum_event *event, struct replica_pack_reader *reader,
-                           struct commit *commit, const struct gossip_volume *volume, struct gossip_update *update)
+static int receive_outcome(struct gossip_quorum *quorum, const struct gossip_quorum_event *event,
+                           struct replica_pack_reader *reader, struct commit *commit,
+                           const struct gossip_volume *volume, struct gossip_update *update)
 {
     struct replica_dot dot;
     int64_t code;
     replica_pack_read_int(reader, &code);
     replica_pack_read_dot(reader, &dot);
-    if (reader->failed || quorum_voter_index(&volume->configuration, &event->message.from->store) < 0 || (code == 0 && dot.seq == 0))
+    if (reader->failed || quorum_voter_index(&volume->configuration, &event->message.from->store) < 0 ||
+        (code == 0 && dot.seq == 0))
         return REPLICA_E_MALFORMED;
     if (commit->phase != COMMIT_MINTING)
         return 0;
@@ -555,7 +581,8 @@ static int receive_outcome(struct gossip_quorum *quorum, const struct gossip_quo
     return 0; /* not able yet: the retry asks again */
 }
 
-int quorum_writer_message(struct gossip_quorum *quorum, const struct gossip_quorum_event *event, struct gossip_update *update)
+int quorum_writer_message(struct gossip_quorum *quorum, const struct gossip_quorum_event *event,
+                          struct gossip_update *update)
 {
     const struct gossip_volume *volume;
     struct replica_pack_reader reader;
@@ -573,20 +600,23 @@ int quorum_writer_message(struct gossip_quorum *quorum, const struct gossip_quor
     volume = quorum_volume(quorum, &volume_id);
     if (commit == NULL || volume == NULL || commit->again || !replica_id_equal(&commit->volume, &volume_id))
         return 0;
-    rv = event->message.type == QUORUM_PREPARED ? receive_prepared(quorum, event, &reader, commit, volume, update)
-                                                : receive_outcome(quorum, event, &reader, commit, volume, update);
+    rv = event->message.type == QUORUM_PREPARED
+             ? receive_prepared(quorum, event, &reader, commit, volume, update)
+             : receive_outcome(quorum, event, &reader, commit, volume, update);
     return rv;
 }
 
 /* Time */
 
-static int retry(struct gossip_quorum *quorum, struct commit *commit, const struct gossip_quorum_event *event, struct gossip_update *update)
+static int retry(struct gossip_quorum *quorum, struct commit *commit, const struct gossip_quorum_event *event,
+                 struct gossip_update *update)
 {
     const struct gossip_volume *volume = quorum_volume(quorum, &commit->volume);
     commit->retry_ms = commit->retry_ms * 2 > RETRY_MS_MAX ? RETRY_MS_MAX : commit->retry_ms * 2;
     commit->retry_at_ms = event->time.now_ms + commit->retry_ms;
     if (commit->phase == COMMIT_PREPARING && volume != NULL) {
-        if (volume->configuration.epoch != commit->epoch || volume->configuration.phase != commit->config_phase)
+        if (volume->configuration.epoch != commit->epoch ||
+            volume->configuration.phase != commit->config_phase)
             return start_preparing(quorum, commit, event, update);
         send_prepares(commit, &volume->configuration, update);
     } else if (commit->phase == COMMIT_MINTING && volume != NULL) {
@@ -598,8 +628,8 @@ static int retry(struct gossip_quorum *quorum, struct commit *commit, const stru
     return 0;
 }
 
-static int check_time(struct gossip_quorum *quorum, struct commit *commit, const struct gossip_quorum_event *event,
-                      struct gossip_update *update)
+static int check_time(struct gossip_quorum *quorum, struct commit *commit,
+                      const struct gossip_quorum_event *event, struct gossip_update *update)
 {
     uint32_t timeout_ms = commit->timeout_ms > 0 ? commit->timeout_ms : quorum->options.deadline_ms;
     uint64_t deadline_ms = commit->progress_at_ms + timeout_ms;
@@ -612,10 +642,13 @@ static int check_time(struct gossip_quorum *quorum, struct commit *commit, const
     if (event->time.now_ms >= deadline_ms && commit->callers_n > 0) {
         if (replica_stamp_is_zero(&commit->stamp))
             return fail(quorum, commit, REPLICA_E_UNAVAILABLE,
-                        "no majority of the volume's voters answered in time; nothing happened and the drafts are kept", update);
+                        "no majority of the volume's voters answered in time; nothing happened and the "
+                        "drafts are kept",
+                        update);
         for (size_t i = 0; i < commit->callers_n; i++)
             quorum_answer_code(update, commit->callers[i], REPLICA_E_INDETERMINATE,
-                               "the outcome is not known yet; the node keeps trying under the same commit id", true);
+                               "the outcome is not known yet; the node keeps trying under the same commit id",
+                               true);
         commit->callers_n = 0;
         commit->indeterminate = true;
     }
@@ -631,21 +664,24 @@ static int check_time(struct gossip_quorum *quorum, struct commit *commit, const
 }
 
 /* Its own id in a committed delta settles it. */
-static int look_for_own(struct gossip_quorum *quorum, struct commit *commit, struct gossip_time time, struct gossip_update *update)
+static int look_for_own(struct gossip_quorum *quorum, struct commit *commit, struct gossip_time time,
+                        struct gossip_update *update)
 {
     struct attached *attached = attached_find(quorum->table, &commit->volume);
     struct replica_dot dot;
     int rv;
     if (attached == NULL || commit->phase != COMMIT_MINTING)
         return 0;
-    rv = replica_volume_find(attached->volume, &update->log, &commit->id, &replica_volume_state(attached->volume)->committed, &dot);
+    rv = replica_volume_find(attached->volume, &update->log, &commit->id,
+                             &replica_volume_state(attached->volume)->committed, &dot);
     update->reads++;
     if (rv == REPLICA_E_NOTFOUND)
         return 0;
     return rv != 0 ? rv : succeed(quorum, commit, &dot, time, update);
 }
 
-static int advance(struct gossip_quorum *quorum, struct commit *commit, const struct gossip_quorum_event *event, struct gossip_update *update)
+static int advance(struct gossip_quorum *quorum, struct commit *commit,
+                   const struct gossip_quorum_event *event, struct gossip_update *update)
 {
     struct replica_view *view = replica_view_find(quorum->views, &commit->view);
     if (commit->again)
@@ -659,7 +695,8 @@ static int advance(struct gossip_quorum *quorum, struct commit *commit, const st
 
 /* Requests and events */
 
-static int request_commit(struct gossip_quorum *quorum, const struct gossip_quorum_event *event, struct gossip_update *update)
+static int request_commit(struct gossip_quorum *quorum, const struct gossip_quorum_event *event,
+                          struct gossip_update *update)
 {
     struct replica_view *view = replica_view_find(quorum->views, &event->view);
     const struct replica_view_info *info;
@@ -674,9 +711,11 @@ static int request_commit(struct gossip_quorum *quorum, const struct gossip_quor
         return 0;
     }
     commit = find_commit(quorum, &event->view);
-    if (commit != NULL) { /* a commit begins when its drafts are frozen: this caller's come with the next one */
+    if (commit !=
+        NULL) { /* a commit begins when its drafts are frozen: this caller's come with the next one */
         if (commit->later_n == CALLERS_MAX)
-            quorum_answer_code(update, event->token, REPLICA_E_BUSY, "too many callers wait for this view's commit", false);
+            quorum_answer_code(update, event->token, REPLICA_E_BUSY,
+                               "too many callers wait for this view's commit", false);
         else
             commit->later[commit->later_n++] = event->token;
         return 0;
@@ -691,7 +730,8 @@ static int request_commit(struct gossip_quorum *quorum, const struct gossip_quor
     return begin(quorum, commit, event, update);
 }
 
-static int settled(struct gossip_quorum *quorum, const struct gossip_quorum_event *event, struct gossip_update *update)
+static int settled(struct gossip_quorum *quorum, const struct gossip_quorum_event *event,
+                   struct gossip_update *update)
 {
     struct commit *commit = find_commit(quorum, &event->view);
     struct replica_view *view = replica_view_find(quorum->views, &event->view);
@@ -701,13 +741,15 @@ static int settled(struct gossip_quorum *quorum, const struct gossip_quorum_even
     if (event->code == REPLICA_E_NOTFOUND) { /* lost with the power before it was synced */
         size_t lost;
         rv = fail(quorum, commit, REPLICA_E_IO,
-                  "what was written to a file since the last commit was lost with the power; it is as it was before, the other changes "
+                  "what was written to a file since the last commit was lost with the power; it is as it was "
+                  "before, the other changes "
                   "are kept: commit again",
                   update);
         return rv != 0 ? rv : replica_view_forget_draft(view, event->draft, &update->log, &lost);
     }
     if (event->code != 0)
-        return fail(quorum, commit, event->code, "a changed file could not be read while committing; nothing happened", update);
+        return fail(quorum, commit, event->code,
+                    "a changed file could not be read while committing; nothing happened", update);
     rv = replica_view_settle(view, event->draft, &event->blob, event->size, &update->log);
     if (rv != 0)
         return rv;
@@ -717,7 +759,8 @@ static int settled(struct gossip_quorum *quorum, const struct gossip_quorum_even
 }
 
 /* Commits that an earlier life left: with a stamp they are driven on, without one they certainly did not happen. */
-static int take_up(struct gossip_quorum *quorum, const struct gossip_quorum_event *event, struct gossip_update *update)
+static int take_up(struct gossip_quorum *quorum, const struct gossip_quorum_event *event,
+                   struct gossip_update *update)
 {
     for (size_t i = 0; i < replica_views_count(quorum->views); i++) {
         struct replica_view *view = replica_views_at(quorum->views, i);
@@ -768,7 +811,8 @@ static void cancel(struct gossip_quorum *quorum, uint64_t token)
     }
 }
 
-int quorum_writer_event(struct gossip_quorum *quorum, const struct gossip_quorum_event *event, struct gossip_update *update)
+int quorum_writer_event(struct gossip_quorum *quorum, const struct gossip_quorum_event *event,
+                        struct gossip_update *update)
 {
     int rv = 0;
     if (event->kind == GOSSIP_QUORUM_EVENT_START)
@@ -785,7 +829,8 @@ int quorum_writer_event(struct gossip_quorum *quorum, const struct gossip_quorum
             rv = look_for_own(quorum, commit, event->time, update);
         else if (event->kind == GOSSIP_QUORUM_EVENT_TIMER)
             rv = advance(quorum, commit, event, update);
-        else if (event->kind == GOSSIP_QUORUM_EVENT_APPLIED && commit->phase == COMMIT_APPLYING && !commit->again)
+        else if (event->kind == GOSSIP_QUORUM_EVENT_APPLIED && commit->phase == COMMIT_APPLYING &&
+                 !commit->again)
             finish_if_applied(quorum, commit, event->time, update);
     }
     return rv;

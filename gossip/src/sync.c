@@ -14,11 +14,11 @@
 
 enum { MESSAGE_DIGEST = 1, MESSAGE_PULL = 2, MESSAGE_DELTAS = 3, MESSAGE_PUSH = 4 };
 
-#define DIGEST_VOLUMES_MAX  128         /* in one message: 128 vectors of up to 1 KiB stay below the message limit */
-#define DELTAS_SIZE_MAX     (256 * 1024) /* of the records of one answer, but always at least one */
-#define DELTAS_MAX          256          /* records in one answer, to bound a step */
-#define CHECKPOINT_DELTAS   1000         /* applied since the last checkpoint: what a restart applies again */
-#define ORDER_MAX           200          /* places given in one step */
+#define DIGEST_VOLUMES_MAX 128 /* in one message: 128 vectors of up to 1 KiB stay below the message limit */
+#define DELTAS_SIZE_MAX    (256 * 1024) /* of the records of one answer, but always at least one */
+#define DELTAS_MAX         256          /* records in one answer, to bound a step */
+#define CHECKPOINT_DELTAS  1000         /* applied since the last checkpoint: what a restart applies again */
+#define ORDER_MAX          200          /* places given in one step */
 
 void gossip_sync_options_default(struct gossip_sync_options *options)
 {
@@ -27,9 +27,9 @@ void gossip_sync_options_default(struct gossip_sync_options *options)
     options->pull_ms = 1000;
 }
 
-void gossip_sync_init(struct gossip_sync *sync, const struct gossip_sync_options *options, struct attached_table *table,
-                      const struct gossip_member *member, const struct gossip_control *control, const struct replica_id *self,
-                      uint64_t seed)
+void gossip_sync_init(struct gossip_sync *sync, const struct gossip_sync_options *options,
+                      struct attached_table *table, const struct gossip_member *member,
+                      const struct gossip_control *control, const struct replica_id *self, uint64_t seed)
 {
     memset(sync, 0, sizeof *sync);
     sync->options = *options;
@@ -40,7 +40,8 @@ void gossip_sync_init(struct gossip_sync *sync, const struct gossip_sync_options
     gossip_random_init(&sync->random, seed, 3 /* stream */);
 }
 
-bool gossip_sync_is_voter(const struct gossip_control *control, const struct replica_id *volume, const struct replica_id *store)
+bool gossip_sync_is_voter(const struct gossip_control *control, const struct replica_id *volume,
+                          const struct replica_id *store)
 {
     const struct gossip_volume *entry = gossip_control_volume(control, volume);
     for (size_t i = 0; entry != NULL && i < entry->configuration.voters_n; i++)
@@ -49,7 +50,8 @@ bool gossip_sync_is_voter(const struct gossip_control *control, const struct rep
     return false;
 }
 
-static bool may_read(const struct gossip_sync *sync, const struct replica_id *volume, const struct gossip_principal *principal)
+static bool may_read(const struct gossip_sync *sync, const struct replica_id *volume,
+                     const struct gossip_principal *principal)
 {
     const struct gossip_volume *entry = gossip_control_volume(sync->control, volume);
     return entry != NULL && gossip_principal_may(principal, entry->name, false);
@@ -63,8 +65,8 @@ static bool lacks(const struct attached *attached, const struct replica_vector *
 
 /* Pulling */
 
-static void send_pull(struct gossip_sync *sync, struct attached *attached, const struct replica_id *to, struct gossip_time time,
-                      struct gossip_update *update)
+static void send_pull(struct gossip_sync *sync, struct attached *attached, const struct replica_id *to,
+                      struct gossip_time time, struct gossip_update *update)
 {
     struct replica_buffer payload;
     replica_buffer_init(&payload);
@@ -80,7 +82,8 @@ static void send_pull(struct gossip_sync *sync, struct attached *attached, const
 }
 
 /* A voter that seems alive, at random; else any voter; else anybody. */
-static bool pick_source(struct gossip_sync *sync, const struct attached *attached, struct replica_id *ret_store)
+static bool pick_source(struct gossip_sync *sync, const struct attached *attached,
+                        struct replica_id *ret_store)
 {
     const struct gossip_volume *entry = gossip_control_volume(sync->control, &attached->id);
     const struct gossip_member_record *other;
@@ -100,8 +103,8 @@ static bool pick_source(struct gossip_sync *sync, const struct attached *attache
     return other != NULL;
 }
 
-static void continue_pull(struct gossip_sync *sync, struct attached *attached, const struct replica_id *hint, struct gossip_time time,
-                          struct gossip_update *update)
+static void continue_pull(struct gossip_sync *sync, struct attached *attached, const struct replica_id *hint,
+                          struct gossip_time time, struct gossip_update *update)
 {
     struct replica_id source;
     if (image_is_coming(attached))
@@ -116,7 +119,8 @@ static void continue_pull(struct gossip_sync *sync, struct attached *attached, c
     }
     if (hint != NULL && !replica_id_is_zero(hint) && !replica_id_equal(hint, &sync->self)) {
         source = *hint;
-    } else if (time.now_ms < attached->pull_deadline_ms) { /* the last one asked had nothing: not at once again */
+    } else if (time.now_ms <
+               attached->pull_deadline_ms) { /* the last one asked had nothing: not at once again */
         gossip_update_wake(update, attached->pull_deadline_ms);
         return;
     } else if (!pick_source(sync, attached, &source)) {
@@ -129,8 +133,9 @@ static void continue_pull(struct gossip_sync *sync, struct attached *attached, c
 /* Serving */
 
 /* Appends records of actor from seq on; false when the answer is full. */
-static int pack_deltas(const struct attached *attached, const struct replica_actor *actor, uint64_t from, uint64_t to,
-                       struct replica_buffer *records, size_t *count, struct gossip_update *update)
+static int pack_deltas(const struct attached *attached, const struct replica_actor *actor, uint64_t from,
+                       uint64_t to, struct replica_buffer *records, size_t *count,
+                       struct gossip_update *update)
 {
     struct replica_buffer record;
     struct replica_dot dot = {.actor = *actor};
@@ -152,7 +157,8 @@ static int pack_deltas(const struct attached *attached, const struct replica_act
     return rv;
 }
 
-static int serve_pull(struct gossip_sync *sync, const struct gossip_sync_event *event, struct gossip_update *update)
+static int serve_pull(struct gossip_sync *sync, const struct gossip_sync_event *event,
+                      struct gossip_update *update)
 {
     struct replica_pack_reader reader;
     struct replica_buffer records, payload;
@@ -173,7 +179,8 @@ static int serve_pull(struct gossip_sync *sync, const struct gossip_sync_event *
     attached = attached_find(sync->table, &volume);
     if (attached == NULL || !may_read(sync, &volume, event->message.from))
         return 0;
-    if (!uncommitted && gossip_sync_is_voter(sync->control, &volume, &sync->self) && image_should_offer(attached, &have)) {
+    if (!uncommitted && gossip_sync_is_voter(sync->control, &volume, &sync->self) &&
+        image_should_offer(attached, &have)) {
         image_offer(attached, &event->message.from->store, update);
         return 0;
     }
@@ -195,7 +202,8 @@ static int serve_pull(struct gossip_sync *sync, const struct gossip_sync_event *
         replica_pack_bool(&payload, rv == REPLICA_E_AGAIN);
         replica_pack_array(&payload, count);
         replica_buffer_append(&payload, records.data, records.size);
-        gossip_update_send(update, &event->message.from->store, GOSSIP_ROOM_SYNC, MESSAGE_DELTAS, &payload, true);
+        gossip_update_send(update, &event->message.from->store, GOSSIP_ROOM_SYNC, MESSAGE_DELTAS, &payload,
+                           true);
         rv = 0;
     }
     replica_buffer_close(&records);
@@ -214,14 +222,16 @@ static int ingest_carried(struct gossip_sync *sync, const uint8_t *record, size_
         if (replica_contents_state(sync->table->contents, &delta.carried[i].id) >= REPLICA_CONTENTS_FILLED)
             continue;
         /* Bytes that are not what they claim become some unreferenced content: harmless, and the named one is fetched. */
-        rv = replica_contents_ingest(sync->table->contents, delta.carried[i].data, (size_t)delta.carried[i].id.length, &id);
+        rv = replica_contents_ingest(sync->table->contents, delta.carried[i].data,
+                                     (size_t)delta.carried[i].id.length, &id);
         if (rv == REPLICA_E_NOSPACE)
             return 0;
     }
     return rv;
 }
 
-int gossip_sync_store(struct gossip_sync *sync, struct attached *attached, const uint8_t *record, size_t n, struct gossip_update *update)
+int gossip_sync_store(struct gossip_sync *sync, struct attached *attached, const uint8_t *record, size_t n,
+                      struct gossip_update *update)
 {
     int rv = replica_volume_store(attached->volume, record, n, &update->log);
     if (rv != 0)
@@ -233,8 +243,8 @@ int gossip_sync_store(struct gossip_sync *sync, struct attached *attached, const
 
 /* The source asked gave what it had, or a part of it. An answer without anything new teaches nothing, but whoever repeats the question at
  * once keeps both busy for nothing: two that lack the same would ask each other for ever, and never the one that has it. */
-static void pull_answered(struct gossip_sync *sync, struct attached *attached, bool more, bool fresh, const struct gossip_sync_event *event,
-                          struct gossip_update *update)
+static void pull_answered(struct gossip_sync *sync, struct attached *attached, bool more, bool fresh,
+                          const struct gossip_sync_event *event, struct gossip_update *update)
 {
     memset(&attached->source, 0, sizeof attached->source);
     attached->pull_deadline_ms = fresh ? 0 : event->time.now_ms + sync->options.pull_ms;
@@ -243,7 +253,8 @@ static void pull_answered(struct gossip_sync *sync, struct attached *attached, b
 }
 
 /* Caches take deltas from anybody, but only what a voter calls committed; voters take uncommitted ones from voters only. */
-static int receive_deltas(struct gossip_sync *sync, const struct gossip_sync_event *event, struct gossip_update *update)
+static int receive_deltas(struct gossip_sync *sync, const struct gossip_sync_event *event,
+                          struct gossip_update *update)
 {
     struct replica_pack_reader reader;
     struct replica_vector committed, before;
@@ -286,7 +297,8 @@ static int receive_deltas(struct gossip_sync *sync, const struct gossip_sync_eve
     replica_vector_join(&attached->target, &committed);
     if (event->message.type == MESSAGE_DELTAS) {
         if (replica_id_equal(&attached->source, &event->message.from->store))
-            pull_answered(sync, attached, more && count > 0, !replica_vector_equal(&before, &replica_volume_state(attached->volume)->stored),
+            pull_answered(sync, attached, more && count > 0,
+                          !replica_vector_equal(&before, &replica_volume_state(attached->volume)->stored),
                           event, update);
         hint = NULL; /* it gave what it had */
     }
@@ -297,7 +309,8 @@ static int receive_deltas(struct gossip_sync *sync, const struct gossip_sync_eve
 
 /* Digests */
 
-static void send_digest(struct gossip_sync *sync, const struct replica_id *to, bool answer, struct gossip_update *update)
+static void send_digest(struct gossip_sync *sync, const struct replica_id *to, bool answer,
+                        struct gossip_update *update)
 {
     struct replica_buffer payload;
     size_t n = sync->table->n < DIGEST_VOLUMES_MAX ? sync->table->n : DIGEST_VOLUMES_MAX;
@@ -319,8 +332,8 @@ static void send_digest(struct gossip_sync *sync, const struct replica_id *to, b
     replica_buffer_close(&payload);
 }
 
-static int read_digest_volume(struct gossip_sync *sync, const struct gossip_sync_event *event, struct replica_pack_reader *reader,
-                              bool *behind, struct gossip_update *update)
+static int read_digest_volume(struct gossip_sync *sync, const struct gossip_sync_event *event,
+                              struct replica_pack_reader *reader, bool *behind, struct gossip_update *update)
 {
     struct replica_vector committed, stored, wanted;
     const struct replica_volume_state *state;
@@ -356,7 +369,8 @@ static int read_digest_volume(struct gossip_sync *sync, const struct gossip_sync
     return 0;
 }
 
-static int receive_digest(struct gossip_sync *sync, const struct gossip_sync_event *event, struct gossip_update *update)
+static int receive_digest(struct gossip_sync *sync, const struct gossip_sync_event *event,
+                          struct gossip_update *update)
 {
     struct replica_pack_reader reader;
     bool answer, behind = false;
@@ -417,8 +431,8 @@ static int push_committed(struct gossip_sync *sync, struct attached *attached, s
 
 /* Applying */
 
-static int apply_some(struct gossip_sync *sync, struct attached *attached, const struct gossip_sync_event *event,
-                      struct gossip_update *update)
+static int apply_some(struct gossip_sync *sync, struct attached *attached,
+                      const struct gossip_sync_event *event, struct gossip_update *update)
 {
     uint64_t before = replica_volume_state(attached->volume)->applied_seq;
     struct replica_content_id wanted;
@@ -444,7 +458,8 @@ static int apply_some(struct gossip_sync *sync, struct attached *attached, const
     return 0;
 }
 
-static int apply_all(struct gossip_sync *sync, const struct gossip_sync_event *event, struct gossip_update *update)
+static int apply_all(struct gossip_sync *sync, const struct gossip_sync_event *event,
+                     struct gossip_update *update)
 {
     for (size_t i = 0; i < sync->table->n; i++) {
         struct attached *attached = sync->table->items[i];
@@ -499,8 +514,8 @@ static int tick(struct gossip_sync *sync, const struct gossip_sync_event *event,
         const struct gossip_member_record *other = gossip_member_pick(sync->member, &sync->random);
         if (other != NULL)
             send_digest(sync, &other->store, false, update);
-        sync->digest_at_ms =
-            event->time.now_ms + sync->options.digest_ms / 2 + gossip_random_below(&sync->random, sync->options.digest_ms);
+        sync->digest_at_ms = event->time.now_ms + sync->options.digest_ms / 2 +
+                             gossip_random_below(&sync->random, sync->options.digest_ms);
     }
     gossip_update_wake(update, sync->digest_at_ms);
     for (size_t i = 0; i < sync->table->n; i++) {
@@ -512,7 +527,8 @@ static int tick(struct gossip_sync *sync, const struct gossip_sync_event *event,
     return 0;
 }
 
-static int receive_image(struct gossip_sync *sync, const struct gossip_sync_event *event, struct gossip_update *update)
+static int receive_image(struct gossip_sync *sync, const struct gossip_sync_event *event,
+                         struct gossip_update *update)
 {
     struct replica_pack_reader reader;
     struct replica_id volume;
@@ -521,7 +537,9 @@ static int receive_image(struct gossip_sync *sync, const struct gossip_sync_even
     replica_pack_reader_init(&reader, event->message.payload, event->message.size);
     replica_pack_read_array(&reader, 16, &n);
     replica_pack_read_id(&reader, &volume);
-    if (reader.failed || n < (event->message.type == MESSAGE_IMAGE_PART ? 4u : event->message.type == MESSAGE_IMAGE_PULL ? 3u : 2u))
+    if (reader.failed || n < (event->message.type == MESSAGE_IMAGE_PART   ? 4u
+                              : event->message.type == MESSAGE_IMAGE_PULL ? 3u
+                                                                          : 2u))
         return REPLICA_E_MALFORMED;
     attached = attached_find(sync->table, &volume);
     if (attached == NULL)
@@ -533,7 +551,8 @@ static int receive_image(struct gossip_sync *sync, const struct gossip_sync_even
     return may_read(sync, &volume, event->message.from) ? image_serve(attached, event, &reader, update) : 0;
 }
 
-static int receive(struct gossip_sync *sync, const struct gossip_sync_event *event, struct gossip_update *update)
+static int receive(struct gossip_sync *sync, const struct gossip_sync_event *event,
+                   struct gossip_update *update)
 {
     switch (event->message.type) {
     case MESSAGE_DIGEST:
@@ -552,7 +571,8 @@ static int receive(struct gossip_sync *sync, const struct gossip_sync_event *eve
     }
 }
 
-int gossip_sync_step(struct gossip_sync *sync, const struct gossip_sync_event *event, struct gossip_update *update)
+int gossip_sync_step(struct gossip_sync *sync, const struct gossip_sync_event *event,
+                     struct gossip_update *update)
 {
     struct attached *attached = attached_find(sync->table, &event->volume);
     int rv = 0;

@@ -18,9 +18,9 @@ struct gossip_sync {
     size_t digest_turn; /* where the next digest starts, if not all volumes fit in one */
 };
 
-void gossip_sync_init(struct gossip_sync *sync, const struct gossip_sync_options *options, struct attached_table *table,
-                      const struct gossip_member *member, const struct gossip_control *control, const struct replica_id *self,
-                      uint64_t seed);
+void gossip_sync_init(struct gossip_sync *sync, const struct gossip_sync_options *options,
+                      struct attached_table *table, const struct gossip_member *member,
+                      const struct gossip_control *control, const struct replica_id *self, uint64_t seed);
 
 enum gossip_sync_event_kind {
     GOSSIP_SYNC_EVENT_TIMER,
@@ -41,16 +41,19 @@ struct gossip_sync_event {
     struct replica_content_id content;
 };
 /* Errors: MALFORMED (a message; nothing changed), IO, CORRUPT, NOMEM. */
-int gossip_sync_step(struct gossip_sync *sync, const struct gossip_sync_event *event, struct gossip_update *update);
+int gossip_sync_step(struct gossip_sync *sync, const struct gossip_sync_event *event,
+                     struct gossip_update *update);
 
 /* Adds a delta record of a peer to the log, with what it carries; EXISTS and STALE as replica_volume_store. */
-int gossip_sync_store(struct gossip_sync *sync, struct attached *attached, const uint8_t *record, size_t n, struct gossip_update *update);
+int gossip_sync_store(struct gossip_sync *sync, struct attached *attached, const uint8_t *record, size_t n,
+                      struct gossip_update *update);
 
 /* Orders a sync of the map; false while an earlier one is on its way, whose end must not be taken for that of a later one. What is to be
  * covered must be in batches of earlier steps or of this one. */
 bool sync_map(struct gossip_sync *sync, struct gossip_update *update);
 
 /* Whether store is among the volume's voters now. */
-bool gossip_sync_is_voter(const struct gossip_control *control, const struct replica_id *volume, const struct replica_id *store);
+bool gossip_sync_is_voter(const struct gossip_control *control, const struct replica_id *volume,
+                          const struct replica_id *store);
 
 #endif

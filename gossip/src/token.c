@@ -11,8 +11,8 @@ void gossip_token_format(const struct gossip_token *token, char ret_text[GOSSIP_
     char volume[33], store[33];
     replica_id_format(&token->volume, volume);
     replica_id_format(&token->dot.actor.store, store);
-    snprintf(ret_text, GOSSIP_TOKEN_TEXT_MAX, "%s.%" PRIu64 ".%s.%" PRIu64 ".%" PRIu64, volume, token->epoch, store,
-             token->dot.actor.epoch, token->dot.seq);
+    snprintf(ret_text, GOSSIP_TOKEN_TEXT_MAX, "%s.%" PRIu64 ".%s.%" PRIu64 ".%" PRIu64, volume, token->epoch,
+             store, token->dot.actor.epoch, token->dot.seq);
 }
 
 static int parse_id(const char **text, struct replica_id *ret_id)
@@ -48,7 +48,8 @@ int gossip_token_parse(const char *text, struct gossip_token *ret_token)
     struct gossip_token token;
     memset(&token, 0, sizeof token);
     if (parse_id(&text, &token.volume) != 0 || parse_number(&text, '.', &token.epoch) != 0 ||
-        parse_id(&text, &token.dot.actor.store) != 0 || parse_number(&text, '.', &token.dot.actor.epoch) != 0 ||
+        parse_id(&text, &token.dot.actor.store) != 0 ||
+        parse_number(&text, '.', &token.dot.actor.epoch) != 0 ||
         parse_number(&text, '\0', &token.dot.seq) != 0)
         return REPLICA_E_INVALID;
     *ret_token = token;

@@ -302,7 +302,7 @@ struct setting {
     const char *name;
     enum setting_type type;
     size_t offset;
-    uint32_t min, max; /* of a number; max also of a label's length */
+    uint32_t min, max;    /* of a number; max also of a label's length */
     const char *argument; /* for people; NULL: a switch */
     const char *help;
 };
@@ -319,12 +319,9 @@ static const struct setting SETTINGS[] = {
      "what others reach this node by, if not the address listened on"},
     {"key", TEXT, AT(key), 0, 0, "FILE",
      "a cluster key or credential, made by `remora keygen`; needed beyond this machine"},
-    {"zone", LABEL, AT(zone), 0, GOSSIP_ZONE_MAX, "Z",
-     "where this node is: voters are spread over zones"},
-    {"name", LABEL, AT(name), 0, GOSSIP_NAME_MAX, "NAME",
-     "for people, in listings (the host name)"},
-    {"config", TEXT, AT(config_file), 0, 0, "FILE",
-     "lines \"name = value\", named as these flags"},
+    {"zone", LABEL, AT(zone), 0, GOSSIP_ZONE_MAX, "Z", "where this node is: voters are spread over zones"},
+    {"name", LABEL, AT(name), 0, GOSSIP_NAME_MAX, "NAME", "for people, in listings (the host name)"},
+    {"config", TEXT, AT(config_file), 0, 0, "FILE", "lines \"name = value\", named as these flags"},
     {"join", JOIN, AT(join), 0, 0, "tcp://H:P[,…]",
      "addresses of nodes of the cluster; names are resolved anew at each try"},
     {"capacity", BYTES, AT(capacity), 0, 0, "SIZE",
@@ -339,14 +336,11 @@ static const struct setting SETTINGS[] = {
      "seconds for the last commits at SIGTERM (25)"},
     {"background-commit", NUMBER, AT(background_commit_s), 1, SECONDS_MAX, "S",
      "seconds between commits of views that are opened with auto (5)"},
-    {"vote", BOOL, AT(vote), 0, 0, NULL,
-     "a candidate for voting: keeps whole volumes"},
+    {"vote", BOOL, AT(vote), 0, 0, NULL, "a candidate for voting: keeps whole volumes"},
     {"data-plain", BOOL, AT(data_plain), 0, 0, NULL,
      "contents travel unencrypted (they are verified anyway); all nodes alike"},
-    {"log-json", BOOL, AT(log_json), 0, 0, NULL,
-     "log lines as JSON"},
-    {"log-level", LEVEL, AT(log_level), 0, 0, "LEVEL",
-     "debug, info, warning or error (info)"},
+    {"log-json", BOOL, AT(log_json), 0, 0, NULL, "log lines as JSON"},
+    {"log-level", LEVEL, AT(log_level), 0, 0, "LEVEL", "debug, info, warning or error (info)"},
 };
 #define SETTINGS_N (sizeof SETTINGS / sizeof SETTINGS[0])
 
@@ -394,7 +388,8 @@ static void variable_of(const char *setting, char *ret_name, size_t n)
         *c = *c == '-' ? '_' : (char)toupper((unsigned char)*c);
 }
 
-void node_config_each(void (*visit)(void *context, const char *name, const char *variable, const char *argument, const char *help),
+void node_config_each(void (*visit)(void *context, const char *name, const char *variable,
+                                    const char *argument, const char *help),
                       void *context)
 {
     for (size_t i = 0; i < SETTINGS_N; i++) {

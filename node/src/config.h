@@ -7,14 +7,14 @@
 #define NODE_FREE_SPACE_DEFAULT UINT64_MAX
 
 struct node_config {
-    char *data;          /* directory of the store */
-    char *socket;        /* path of the API socket */
-    char *listen;        /* tcp://host:port */
-    bool listen_given;   /* else the default, and the next free pair if that is taken */
-    char *advertise;     /* NULL: listen, as bound */
-    char *key;           /* key file; NULL: none */
+    char *data;        /* directory of the store */
+    char *socket;      /* path of the API socket */
+    char *listen;      /* tcp://host:port */
+    bool listen_given; /* else the default, and the next free pair if that is taken */
+    char *advertise;   /* NULL: listen, as bound */
+    char *key;         /* key file; NULL: none */
     char *zone;
-    char *name;          /* for people; the host name */
+    char *name; /* for people; the host name */
     char *config_file;
     char *join[GOSSIP_JOIN_MAX];
     size_t join_n;
@@ -44,7 +44,8 @@ int node_config_file(struct node_config *config, const char *path, char **ret_me
 int node_config_check(const struct node_config *config, char **ret_message);
 
 /* Every setting in order, for help: its flag without dashes, its variable, what it takes (NULL: nothing) and what it is. */
-void node_config_each(void (*visit)(void *context, const char *name, const char *variable, const char *argument, const char *help),
+void node_config_each(void (*visit)(void *context, const char *name, const char *variable,
+                                    const char *argument, const char *help),
                       void *context);
 bool node_config_is_switch(const char *name);
 

@@ -18,8 +18,9 @@ int node_loop_run(struct node_loop *loop);
 void node_loop_stop(struct node_loop *loop);
 
 /* Calls ready(context, events) when fd is readable/writable (EPOLLIN, EPOLLOUT, level-triggered). fd stays the caller's. */
-int node_loop_watch(struct node_loop *loop, int fd, uint32_t events, void (*ready)(void *context, uint32_t events),
-                    void *context, struct node_watch **ret_watch);
+int node_loop_watch(struct node_loop *loop, int fd, uint32_t events,
+                    void (*ready)(void *context, uint32_t events), void *context,
+                    struct node_watch **ret_watch);
 int node_watch_change(struct node_watch *watch, uint32_t events);
 void node_watch_destroy(struct node_watch **watch); /* safe inside its own callback */
 
@@ -33,7 +34,8 @@ void node_loop_post(struct node_loop *loop, struct node_post *post); /* post is 
 
 /* Calls expired(context) once at about that monotonic time; setting again moves it, UINT64_MAX disarms. Few timers exist. */
 struct node_timer;
-int node_timer_new(struct node_loop *loop, void (*expired)(void *context), void *context, struct node_timer **ret_timer);
+int node_timer_new(struct node_loop *loop, void (*expired)(void *context), void *context,
+                   struct node_timer **ret_timer);
 void node_timer_set(struct node_timer *timer, uint64_t at_ms);
 void node_timer_destroy(struct node_timer **timer);
 

@@ -5,8 +5,8 @@ const char *replica_error_text(int code)
     switch (code) {
     case REPLICA_OK:
         return "success";
-#define X(symbol, value, text)                                                                                         \
-    case (value):                                                                                                      \
+#define X(symbol, value, text)                                                                               \
+    case (value):                                                                                            \
         return text;
         REPLICA_ERROR_TABLE(X)
 #undef X
@@ -20,8 +20,8 @@ const char *replica_error_symbol(int code)
     switch (code) {
     case REPLICA_OK:
         return "OK";
-#define X(symbol, value, text)                                                                                         \
-    case (value):                                                                                                      \
+#define X(symbol, value, text)                                                                               \
+    case (value):                                                                                            \
         return #symbol;
         REPLICA_ERROR_TABLE(X)
 #undef X

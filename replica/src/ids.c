@@ -93,7 +93,8 @@ void replica_content_id_encode(const struct replica_content_id *id, uint8_t ret[
     replica_u64_encode(id->length, ret + sizeof id->root);
 }
 
-void replica_content_id_decode(const uint8_t bytes[REPLICA_CONTENT_ID_SIZE], struct replica_content_id *ret_id)
+void replica_content_id_decode(const uint8_t bytes[REPLICA_CONTENT_ID_SIZE],
+                               struct replica_content_id *ret_id)
 {
     memcpy(ret_id->root, bytes, sizeof ret_id->root);
     ret_id->length = replica_u64_decode(bytes + sizeof ret_id->root);

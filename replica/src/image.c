@@ -275,7 +275,8 @@ static int take_commit(struct replica_volume *volume, const uint8_t *suffix, siz
 
 int replica_image_take(struct replica_volume *volume, const uint8_t *part, size_t n,
                        struct replica_kv_batch *log, struct replica_kv_batch *map,
-                       struct replica_image_progress *progress, size_t *reads, const uint8_t **ret_next, size_t *ret_n)
+                       struct replica_image_progress *progress, size_t *reads, const uint8_t **ret_next,
+                       size_t *ret_n)
 {
     struct replica_pack_reader reader;
     size_t fields, count;
@@ -296,8 +297,9 @@ int replica_image_take(struct replica_volume *volume, const uint8_t *part, size_
         replica_pack_read_bin(&reader, REPLICA_KV_VALUE_MAX, &value, &value_n);
         if (reader.failed || fields != 3 || (kind != POSITION_MAP && kind != POSITION_COMMITS))
             return REPLICA_E_MALFORMED;
-        rv = kind == POSITION_MAP ? take_version(volume, suffix, suffix_n, value, value_n, map, progress, reads)
-                                  : take_commit(volume, suffix, suffix_n, value, value_n, log);
+        rv = kind == POSITION_MAP
+                 ? take_version(volume, suffix, suffix_n, value, value_n, map, progress, reads)
+                 : take_commit(volume, suffix, suffix_n, value, value_n, log);
         if (rv != 0)
             return rv;
     }

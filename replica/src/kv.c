@@ -80,7 +80,8 @@ static bool grow_index(struct replica_kv_batch *batch)
     return true;
 }
 
-static void add(struct replica_kv_batch *batch, uint8_t kind, const void *key, size_t key_n, const void *value, size_t n)
+static void add(struct replica_kv_batch *batch, uint8_t kind, const void *key, size_t key_n,
+                const void *value, size_t n)
 {
     uint8_t header[HEADER_SIZE] = {kind};
     uint32_t key_size = (uint32_t)key_n, size = (uint32_t)n;
@@ -105,7 +106,8 @@ static void add(struct replica_kv_batch *batch, uint8_t kind, const void *key, s
     batch->count++;
 }
 
-void replica_kv_batch_put(struct replica_kv_batch *batch, const void *key, size_t key_n, const void *value, size_t n)
+void replica_kv_batch_put(struct replica_kv_batch *batch, const void *key, size_t key_n, const void *value,
+                          size_t n)
 {
     add(batch, OPERATION_PUT, key, key_n, value, n);
 }
@@ -116,7 +118,8 @@ void replica_kv_batch_delete(struct replica_kv_batch *batch, const void *key, si
 }
 
 int replica_kv_batch_each(const struct replica_kv_batch *batch,
-                          int (*visit)(void *context, const uint8_t *key, size_t key_n, const uint8_t *value, size_t n),
+                          int (*visit)(void *context, const uint8_t *key, size_t key_n, const uint8_t *value,
+                                       size_t n),
                           void *context)
 {
     size_t at = 0;

@@ -287,7 +287,8 @@ int replica_map_each_volume(struct replica_kv *kv, const struct replica_content_
         memcpy(volume.bytes, key + prefix, REPLICA_ID_SIZE);
         rv = visit(context, &volume);
         memcpy(seek + prefix, volume.bytes, REPLICA_ID_SIZE);
-        seek[prefix + REPLICA_ID_SIZE] = 0xff; /* past every target-key of that volume: they begin with 00 or 01 */
+        seek[prefix + REPLICA_ID_SIZE] =
+            0xff; /* past every target-key of that volume: they begin with 00 or 01 */
         seek_n = sizeof seek;
     }
     closed = replica_kv_cursor_close(&cursor);

@@ -36,8 +36,8 @@ int replica_totals_read(struct replica_pack_reader *reader, struct replica_total
 }
 
 /* What one live winner adds to the state hash: addition mod 2^256 makes the sum independent of order. */
-static void winner_hash(const struct replica_target_name *name, const struct replica_stamp *stamp, const struct replica_entry *entry,
-                        struct replica_hash *ret_hash)
+static void winner_hash(const struct replica_target_name *name, const struct replica_stamp *stamp,
+                        const struct replica_entry *entry, struct replica_hash *ret_hash)
 {
     struct replica_buffer bytes;
     replica_buffer_init(&bytes);
@@ -72,8 +72,8 @@ static void hash_subtract(uint8_t sum[REPLICA_HASH_SIZE], const struct replica_h
     }
 }
 
-static void count(struct replica_totals *totals, const struct replica_target_name *name, const struct replica_stamp *stamp,
-                  const struct replica_entry *entry, bool add)
+static void count(struct replica_totals *totals, const struct replica_target_name *name,
+                  const struct replica_stamp *stamp, const struct replica_entry *entry, bool add)
 {
     uint64_t one = add ? 1 : UINT64_MAX; /* wraps to a subtraction */
     struct replica_hash hash;
@@ -92,8 +92,9 @@ static void count(struct replica_totals *totals, const struct replica_target_nam
         totals->bytes += add ? entry->size : 0 - entry->size;
 }
 
-static void put_reference(const struct replica_map *map, const struct replica_apply *apply, const struct replica_op *op,
-                          const struct replica_target_name *name, struct replica_kv_batch *pending)
+static void put_reference(const struct replica_map *map, const struct replica_apply *apply,
+                          const struct replica_op *op, const struct replica_target_name *name,
+                          struct replica_kv_batch *pending)
 {
     uint8_t content[REPLICA_CONTENT_ID_SIZE], stamp[REPLICA_STAMP_SIZE];
     struct map_key key = {.size = 0};
@@ -110,8 +111,9 @@ static void put_reference(const struct replica_map *map, const struct replica_ap
     replica_kv_batch_put(pending, key.bytes, key.size, "", 0);
 }
 
-static void put_link(const struct replica_map *map, const struct replica_id *object, const struct replica_target_name *name, uint64_t seq,
-                     bool linked, struct replica_kv_batch *pending)
+static void put_link(const struct replica_map *map, const struct replica_id *object,
+                     const struct replica_target_name *name, uint64_t seq, bool linked,
+                     struct replica_kv_batch *pending)
 {
     struct map_key key;
     map_key_start(&key, 'n', &map->volume);
@@ -121,8 +123,9 @@ static void put_link(const struct replica_map *map, const struct replica_id *obj
     replica_kv_batch_put(pending, key.bytes, key.size, linked ? "\x01" : "", 1);
 }
 
-static void put_links(const struct replica_map *map, const struct replica_apply *apply, const struct replica_op *op,
-                      const struct replica_target_name *name, const struct replica_version *before, struct replica_kv_batch *pending)
+static void put_links(const struct replica_map *map, const struct replica_apply *apply,
+                      const struct replica_op *op, const struct replica_target_name *name,
+                      const struct replica_version *before, struct replica_kv_batch *pending)
 {
     bool was = before != NULL && !before->tombstone && before->entry.kind == REPLICA_KIND_LINK;
     bool is = !op->tombstone && op->entry.kind == REPLICA_KIND_LINK;
@@ -132,8 +135,8 @@ static void put_links(const struct replica_map *map, const struct replica_apply 
         put_link(map, &op->entry.object, name, apply->apply_seq, true, pending);
 }
 
-static void put_conflict(const struct replica_map *map, const struct replica_apply *apply, const struct replica_target_name *name,
-                         struct replica_kv_batch *pending)
+static void put_conflict(const struct replica_map *map, const struct replica_apply *apply,
+                         const struct replica_target_name *name, struct replica_kv_batch *pending)
 {
     struct map_key key;
     map_key_start(&key, 'x', &map->volume);
@@ -145,8 +148,9 @@ static void put_conflict(const struct replica_map *map, const struct replica_app
     replica_kv_batch_put(pending, key.bytes, key.size, "", 0);
 }
 
-static void put_version(const struct replica_map *map, const struct replica_apply *apply, const struct replica_op *op,
-                        const struct replica_target_name *name, bool wins, struct replica_kv_batch *pending)
+static void put_version(const struct replica_map *map, const struct replica_apply *apply,
+                        const struct replica_op *op, const struct replica_target_name *name, bool wins,
+                        struct replica_kv_batch *pending)
 {
     uint8_t stamp[REPLICA_STAMP_SIZE];
     struct replica_buffer value;
@@ -170,14 +174,16 @@ static void put_version(const struct replica_map *map, const struct replica_appl
 
 /* Children */
 
-static void children_key(const struct replica_map *map, struct replica_path dir, uint64_t seq, struct map_key *ret_key)
+static void children_key(const struct replica_map *map, struct replica_path dir, uint64_t seq,
+                         struct map_key *ret_key)
 {
     map_key_start(ret_key, 'd', &map->volume);
     map_key_append(ret_key, dir.text, dir.size);
     map_key_append_inverted(ret_key, seq);
 }
 
-int replica_map_children(const struct replica_map *map, struct replica_path dir, uint64_t apply_seq, uint64_t *ret_n)
+int replica_map_children(const struct replica_map *map, struct replica_path dir, uint64_t apply_seq,
+                         uint64_t *ret_n)
 {
     struct replica_kv_cursor *cursor;
     struct map_key key;
@@ -202,8 +208,8 @@ int replica_map_children(const struct replica_map *map, struct replica_path dir,
     return rv != 0 ? rv : closed;
 }
 
-int replica_map_run_end(const struct replica_map *map, const struct replica_apply *apply, struct replica_map_run *run,
-                        struct replica_kv_batch *pending, size_t *reads)
+int replica_map_run_end(const struct replica_map *map, const struct replica_apply *apply,
+                        struct replica_map_run *run, struct replica_kv_batch *pending, size_t *reads)
 {
     struct replica_path dir = {.text = run->parent, .size = run->parent_size};
     struct map_key key;
@@ -225,8 +231,9 @@ int replica_map_run_end(const struct replica_map *map, const struct replica_appl
     return pending->failed ? REPLICA_E_NOMEM : 0;
 }
 
-static int run_add(const struct replica_map *map, const struct replica_apply *apply, struct replica_map_run *run, struct replica_path path,
-                   int change, struct replica_kv_batch *pending, size_t *reads)
+static int run_add(const struct replica_map *map, const struct replica_apply *apply,
+                   struct replica_map_run *run, struct replica_path path, int change,
+                   struct replica_kv_batch *pending, size_t *reads)
 {
     struct replica_path parent, name;
     replica_path_split(path, &parent, &name);
@@ -246,8 +253,9 @@ static int run_add(const struct replica_map *map, const struct replica_apply *ap
     return 0;
 }
 
-int replica_map_apply(const struct replica_map *map, const struct replica_apply *apply, const struct replica_op *op,
-                      struct replica_kv_batch *pending, struct replica_totals *totals, struct replica_map_run *run, size_t *reads)
+int replica_map_apply(const struct replica_map *map, const struct replica_apply *apply,
+                      const struct replica_op *op, struct replica_kv_batch *pending,
+                      struct replica_totals *totals, struct replica_map_run *run, size_t *reads)
 {
     struct replica_target_name name = {.target = op->target, .path = op->path, .object = op->object};
     struct replica_version before;
@@ -275,7 +283,8 @@ int replica_map_apply(const struct replica_map *map, const struct replica_apply 
         if (!op->tombstone)
             count(totals, &name, &apply->stamp, &op->entry, true);
         if (op->target == REPLICA_TARGET_PATH && op->path.size > 0)
-            rv = run_add(map, apply, run, op->path, !op->tombstone - (existed && !before.tombstone), pending, reads);
+            rv = run_add(map, apply, run, op->path, !op->tombstone - (existed && !before.tombstone), pending,
+                         reads);
     } else if (!op->tombstone) {
         totals->history_bytes += op->entry.size;
     }
@@ -286,7 +295,8 @@ out:
     return rv;
 }
 
-int replica_map_state_hash(const struct replica_map *map, uint64_t apply_seq, uint8_t ret_hash[REPLICA_HASH_SIZE])
+int replica_map_state_hash(const struct replica_map *map, uint64_t apply_seq,
+                           uint8_t ret_hash[REPLICA_HASH_SIZE])
 {
     struct replica_kv_cursor *cursor;
     struct replica_version version;
@@ -299,7 +309,8 @@ int replica_map_state_hash(const struct replica_map *map, uint64_t apply_seq, ui
     memset(ret_hash, 0, REPLICA_HASH_SIZE);
     replica_version_init(&version);
     map_key_start(&prefix, 'e', &map->volume);
-    for (replica_kv_cursor_seek(cursor, prefix.bytes, prefix.size); rv == 0 && replica_kv_cursor_valid(cursor); replica_kv_cursor_next(cursor)) {
+    for (replica_kv_cursor_seek(cursor, prefix.bytes, prefix.size);
+         rv == 0 && replica_kv_cursor_valid(cursor); replica_kv_cursor_next(cursor)) {
         char text[REPLICA_PATH_MAX + 1];
         struct replica_target_name name;
         struct replica_hash hash;
@@ -308,7 +319,8 @@ int replica_map_state_hash(const struct replica_map *map, uint64_t apply_seq, ui
         replica_kv_cursor_key(cursor, &key, &n);
         if (n < prefix.size + 9 || n > sizeof last || memcmp(key, prefix.bytes, prefix.size) != 0)
             break;
-        if (~replica_u64_decode(key + n - 8) > apply_seq || (n - 8 == last_n && memcmp(key, last, last_n) == 0))
+        if (~replica_u64_decode(key + n - 8) > apply_seq ||
+            (n - 8 == last_n && memcmp(key, last, last_n) == 0))
             continue;
         last_n = n - 8;
         memcpy(last, key, last_n);

@@ -33,7 +33,8 @@ static int add_version(struct versions *versions, const uint8_t *data, size_t n,
     return map_version_decode(data, n, &versions->items[versions->n++]);
 }
 
-static int collect(const struct replica_map *map, char prefix, size_t suffix, const struct replica_target_name *name, struct versions *versions)
+static int collect(const struct replica_map *map, char prefix, size_t suffix,
+                   const struct replica_target_name *name, struct versions *versions)
 {
     struct replica_kv_cursor *cursor;
     struct map_key key;
@@ -43,7 +44,8 @@ static int collect(const struct replica_map *map, char prefix, size_t suffix, co
     map_key_start(&key, prefix, &map->volume);
     map_key_append_target(&key, name);
     map_key_append(&key, "", 1);
-    for (replica_kv_cursor_seek(cursor, key.bytes, key.size); rv == 0 && replica_kv_cursor_valid(cursor) && versions->n < VERSIONS_MAX;
+    for (replica_kv_cursor_seek(cursor, key.bytes, key.size);
+         rv == 0 && replica_kv_cursor_valid(cursor) && versions->n < VERSIONS_MAX;
          replica_kv_cursor_next(cursor)) {
         const uint8_t *at, *value;
         size_t n, value_n;
@@ -59,7 +61,8 @@ static int collect(const struct replica_map *map, char prefix, size_t suffix, co
 
 static int newest_first(const void *a, const void *b)
 {
-    return -replica_stamp_compare(&((const struct replica_version *)a)->stamp, &((const struct replica_version *)b)->stamp);
+    return -replica_stamp_compare(&((const struct replica_version *)a)->stamp,
+                                  &((const struct replica_version *)b)->stamp);
 }
 
 static bool is_base(const struct versions *versions, const struct replica_stamp *stamp)
@@ -70,7 +73,8 @@ static bool is_base(const struct versions *versions, const struct replica_stamp 
     return false;
 }
 
-static int gather(const struct replica_map *map, const struct replica_target_name *name, struct versions *versions)
+static int gather(const struct replica_map *map, const struct replica_target_name *name,
+                  struct versions *versions)
 {
     int rv = collect(map, 'e', 8, name, versions);
     if (rv == 0)
@@ -79,7 +83,8 @@ static int gather(const struct replica_map *map, const struct replica_target_nam
         return rv;
     qsort(versions->items, versions->n, sizeof versions->items[0], newest_first);
     for (size_t i = 1; i < versions->n; i++) /* the first is the winner */
-        versions->items[i].lost = !versions->items[i].tombstone && !is_base(versions, &versions->items[i].stamp);
+        versions->items[i].lost =
+            !versions->items[i].tombstone && !is_base(versions, &versions->items[i].stamp);
     return 0;
 }
 
@@ -97,7 +102,8 @@ int replica_map_history(const struct replica_map *map, struct replica_path path,
 
 typedef int (*lost_visit_fn)(void *context, struct replica_path path, const struct replica_version *version);
 
-static int visit_lost(const struct replica_map *map, const struct replica_target_name *name, lost_visit_fn visit, void *context)
+static int visit_lost(const struct replica_map *map, const struct replica_target_name *name,
+                      lost_visit_fn visit, void *context)
 {
     struct versions versions = {NULL, 0};
     int rv = gather(map, name, &versions);
@@ -109,13 +115,15 @@ static int visit_lost(const struct replica_map *map, const struct replica_target
 }
 
 /* Visits the targets named behind a prefix that are paths. */
-static int each_target(const struct replica_map *map, const struct map_key *prefix, bool all, lost_visit_fn visit, void *context)
+static int each_target(const struct replica_map *map, const struct map_key *prefix, bool all,
+                       lost_visit_fn visit, void *context)
 {
     struct replica_kv_cursor *cursor;
     int rv = replica_kv_cursor_open(map->kv, &cursor), closed;
     if (rv != 0)
         return rv;
-    for (replica_kv_cursor_seek(cursor, prefix->bytes, prefix->size); rv == 0 && replica_kv_cursor_valid(cursor); replica_kv_cursor_next(cursor)) {
+    for (replica_kv_cursor_seek(cursor, prefix->bytes, prefix->size);
+         rv == 0 && replica_kv_cursor_valid(cursor); replica_kv_cursor_next(cursor)) {
         char text[REPLICA_PATH_MAX + 1];
         struct replica_target_name name;
         const uint8_t *key;
@@ -138,7 +146,8 @@ int replica_map_lost(const struct replica_map *map, lost_visit_fn visit, void *c
     return each_target(map, &prefix, true, visit, context);
 }
 
-int replica_map_lost_by(const struct replica_map *map, const struct replica_id *commit, lost_visit_fn visit, void *context)
+int replica_map_lost_by(const struct replica_map *map, const struct replica_id *commit, lost_visit_fn visit,
+                        void *context)
 {
     struct map_key prefix;
     map_key_start(&prefix, 'j', &map->volume);

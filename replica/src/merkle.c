@@ -37,7 +37,8 @@ static void fold_in_place(EVP_MD_CTX *context, struct replica_hash *ids, size_t 
     while (n > 1) {
         size_t half = 0;
         for (size_t i = 0; i + 1 < n; i += 2)
-            digest(context, 1, ids[i].bytes, REPLICA_HASH_SIZE, ids[i + 1].bytes, REPLICA_HASH_SIZE, &ids[half++]);
+            digest(context, 1, ids[i].bytes, REPLICA_HASH_SIZE, ids[i + 1].bytes, REPLICA_HASH_SIZE,
+                   &ids[half++]);
         if (n % 2 == 1)
             ids[half++] = ids[n - 1];
         n = half;
@@ -111,7 +112,8 @@ void replica_merkle_content(const void *data, size_t n, struct replica_content_i
         if (ids == NULL)
             abort();
         for (uint32_t i = 0; i < chunks; i++)
-            replica_merkle_chunk((const uint8_t *)data + i * REPLICA_CHUNK_SIZE, replica_merkle_chunk_size(n, i), &ids[i]);
+            replica_merkle_chunk((const uint8_t *)data + i * REPLICA_CHUNK_SIZE,
+                                 replica_merkle_chunk_size(n, i), &ids[i]);
         replica_merkle_fold(ids, chunks, &root);
         free(ids);
     }
@@ -148,7 +150,8 @@ static bool folds_to(const uint8_t root[REPLICA_HASH_SIZE], const struct replica
     return memcmp(hash.bytes, root, REPLICA_HASH_SIZE) == 0;
 }
 
-bool replica_merkle_verify_root(const struct replica_content_id *content, const struct replica_hash *ids, size_t n)
+bool replica_merkle_verify_root(const struct replica_content_id *content, const struct replica_hash *ids,
+                                size_t n)
 {
     return n == replica_merkle_pages(content->length) && n > 0 && folds_to(content->root, ids, n);
 }

@@ -222,7 +222,8 @@ int replica_pack_read_bool(struct replica_pack_reader *reader, bool *ret_value)
 }
 
 /* The length that follows a tag of a sized type: fix: the bits in the tag, else 1, 2 or 4 bytes. */
-static int take_length(struct replica_pack_reader *reader, enum replica_pack_type type, size_t max, size_t *ret_n)
+static int take_length(struct replica_pack_reader *reader, enum replica_pack_type type, size_t max,
+                       size_t *ret_n)
 {
     uint64_t n = 0;
     uint8_t tag;
@@ -259,8 +260,8 @@ int replica_pack_read_map(struct replica_pack_reader *reader, size_t max, size_t
     return take_length(reader, REPLICA_PACK_MAP, max, ret_n);
 }
 
-static int read_bytes(struct replica_pack_reader *reader, enum replica_pack_type type, size_t max, const uint8_t **ret_data,
-                      size_t *ret_n)
+static int read_bytes(struct replica_pack_reader *reader, enum replica_pack_type type, size_t max,
+                      const uint8_t **ret_data, size_t *ret_n)
 {
     static const uint8_t nothing[1];
     size_t n;
@@ -274,12 +275,14 @@ static int read_bytes(struct replica_pack_reader *reader, enum replica_pack_type
     return 0;
 }
 
-int replica_pack_read_bin(struct replica_pack_reader *reader, size_t max, const uint8_t **ret_data, size_t *ret_n)
+int replica_pack_read_bin(struct replica_pack_reader *reader, size_t max, const uint8_t **ret_data,
+                          size_t *ret_n)
 {
     return read_bytes(reader, REPLICA_PACK_BIN, max, ret_data, ret_n);
 }
 
-int replica_pack_read_str(struct replica_pack_reader *reader, size_t max, const char **ret_text, size_t *ret_n)
+int replica_pack_read_str(struct replica_pack_reader *reader, size_t max, const char **ret_text,
+                          size_t *ret_n)
 {
     const uint8_t *data;
     int rv = read_bytes(reader, REPLICA_PACK_STR, max, &data, ret_n);
@@ -393,9 +396,11 @@ static int skip_some(struct replica_pack_reader *reader, unsigned depth)
     case REPLICA_PACK_BIN:
         return read_bytes(reader, type, SIZE_MAX, &data, &n);
     case REPLICA_PACK_ARRAY:
-        return replica_pack_read_array(reader, SIZE_MAX, &n) != 0 ? REPLICA_E_MALFORMED : skip_items(reader, n, depth - 1);
+        return replica_pack_read_array(reader, SIZE_MAX, &n) != 0 ? REPLICA_E_MALFORMED
+                                                                  : skip_items(reader, n, depth - 1);
     case REPLICA_PACK_MAP:
-        return replica_pack_read_map(reader, SIZE_MAX / 2, &n) != 0 ? REPLICA_E_MALFORMED : skip_items(reader, 2 * n, depth - 1);
+        return replica_pack_read_map(reader, SIZE_MAX / 2, &n) != 0 ? REPLICA_E_MALFORMED
+                                                                    : skip_items(reader, 2 * n, depth - 1);
     case REPLICA_PACK_EXT:
         return skip_ext(reader);
     }

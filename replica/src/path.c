@@ -52,7 +52,8 @@ int replica_path_canonicalize(const char *text, size_t n, char *ret_text, size_t
     return 0;
 }
 
-void replica_path_split(struct replica_path path, struct replica_path *ret_parent, struct replica_path *ret_name)
+void replica_path_split(struct replica_path path, struct replica_path *ret_parent,
+                        struct replica_path *ret_name)
 {
     size_t slash = path.size;
     while (slash > 0 && path.text[slash - 1] != '/')

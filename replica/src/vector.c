@@ -4,7 +4,8 @@
 
 #include <string.h>
 
-static size_t position(const struct replica_vector *vector, const struct replica_actor *actor, bool *ret_found)
+static size_t position(const struct replica_vector *vector, const struct replica_actor *actor,
+                       bool *ret_found)
 {
     size_t i = 0;
     int order = 1;
@@ -98,7 +99,8 @@ int replica_vector_read(struct replica_pack_reader *reader, struct replica_vecto
         struct replica_dot dot;
         if (replica_pack_read_dot(reader, &dot) != 0)
             break;
-        if (dot.seq == 0 || (i > 0 && replica_actor_compare(&ret_vector->entries[i - 1].actor, &dot.actor) >= 0)) {
+        if (dot.seq == 0 ||
+            (i > 0 && replica_actor_compare(&ret_vector->entries[i - 1].actor, &dot.actor) >= 0)) {
             reader->failed = true;
             break;
         }

@@ -80,7 +80,8 @@ int replica_view_forget_lost(struct replica_view *view, struct replica_contents 
     return closed != 0 ? closed : rv;
 }
 
-int replica_view_forget_draft(struct replica_view *view, uint64_t draft, struct replica_kv_batch *log, size_t *ret_n)
+int replica_view_forget_draft(struct replica_view *view, uint64_t draft, struct replica_kv_batch *log,
+                              size_t *ret_n)
 {
     struct replica_kv_cursor *cursor;
     struct map_key prefix;

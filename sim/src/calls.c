@@ -140,7 +140,8 @@ bool world_begin_cluster(struct world *world, uint64_t ms)
     return world_run_until(world, is_known_everywhere, &everywhere, ms);
 }
 
-struct world_call *world_control_start(struct world *world, size_t node, const struct gossip_control_request *control)
+struct world_call *world_control_start(struct world *world, size_t node,
+                                       const struct gossip_control_request *control)
 {
     struct world_call *call = add_call(world, CALL_CONTROL, node);
     struct gossip_peer_request request = {.kind = GOSSIP_PEER_CONTROL, .control = *control};

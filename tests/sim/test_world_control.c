@@ -6,7 +6,8 @@
 
 #include <stdio.h>
 
-static int ask(struct world *world, size_t node, enum gossip_control_request_kind kind, const char *name, const char *new_name)
+static int ask(struct world *world, size_t node, enum gossip_control_request_kind kind, const char *name,
+               const char *new_name)
 {
     const struct gossip_control_request request = {.kind = kind, .name = name, .new_name = new_name};
     return world_call_wait(world, world_control_start(world, node, &request));
@@ -37,9 +38,11 @@ static bool same_registry(const struct gossip_control *a, const struct gossip_co
         return false;
     for (size_t i = 0; i < gossip_control_volumes(a); i++) {
         const struct gossip_volume *x = gossip_control_volume_at(a, i), *y = gossip_control_volume(b, &x->id);
-        if (y == NULL || strcmp(x->name, y->name) != 0 || x->deleted != y->deleted || x->version != y->version || x->index != y->index ||
+        if (y == NULL || strcmp(x->name, y->name) != 0 || x->deleted != y->deleted ||
+            x->version != y->version || x->index != y->index ||
             x->configuration.voters_n != y->configuration.voters_n ||
-            memcmp(x->configuration.voters, y->configuration.voters, x->configuration.voters_n * sizeof x->configuration.voters[0]) != 0)
+            memcmp(x->configuration.voters, y->configuration.voters,
+                   x->configuration.voters_n * sizeof x->configuration.voters[0]) != 0)
             return false;
     }
     return true;
@@ -54,7 +57,8 @@ static bool all_agree(void *context)
 {
     const struct all *all = context;
     for (size_t i = 0; i < all->nodes; i++)
-        if (!world_is_up(all->world, i) || !same_registry(control_of(all->world, 0), control_of(all->world, i)))
+        if (!world_is_up(all->world, i) ||
+            !same_registry(control_of(all->world, 0), control_of(all->world, i)))
             return false;
     return true;
 }
@@ -82,7 +86,8 @@ static void verbs_from_any_node(void **state)
         assert_int_equal(ask(world, 2, GOSSIP_CONTROL_DELETE, "c", NULL), 0);
         assert_int_equal(ask(world, 2, GOSSIP_CONTROL_DELETE, "c", NULL), REPLICA_E_NOTFOUND);
         assert_null(gossip_control_volume_by_name(control_of(world, 2), "c"));
-        assert_int_equal(ask(world, 3, GOSSIP_CONTROL_CREATE, "c", NULL), 0); /* another volume under the old name */
+        assert_int_equal(ask(world, 3, GOSSIP_CONTROL_CREATE, "c", NULL),
+                         0); /* another volume under the old name */
         assert_int_equal(ask(world, 0, GOSSIP_CONTROL_UNDELETE, "c", NULL), REPLICA_E_EXISTS);
         assert_int_equal(ask(world, 0, GOSSIP_CONTROL_RENAME, "c", "d"), 0);
         assert_int_equal(ask(world, 0, GOSSIP_CONTROL_UNDELETE, "c", NULL), 0);
@@ -187,10 +192,10 @@ static void random_operations_under_faults(void **state)
         world_set_faults(world, 10 /* % lost */, 10 /* % doubled */, 10 /* % late */);
         for (size_t i = 0; i < 60; i++) {
             size_t node = gossip_random_below(&random, 5), victim = gossip_random_below(&random, 5);
-            struct gossip_control_request request = {.kind = gossip_random_below(&random, 2) == 0 ? GOSSIP_CONTROL_DELETE
-                                                                                                : GOSSIP_CONTROL_CREATE,
-                                                     .name = names[i],
-                                                     .if_missing = true};
+            struct gossip_control_request request = {
+                .kind = gossip_random_below(&random, 2) == 0 ? GOSSIP_CONTROL_DELETE : GOSSIP_CONTROL_CREATE,
+                .name = names[i],
+                .if_missing = true};
             snprintf(names[i], sizeof names[i], "v%u", (unsigned)gossip_random_below(&random, 8));
             if (!world_is_up(world, node))
                 world_restart(world, node);
@@ -204,12 +209,15 @@ static void random_operations_under_faults(void **state)
             if (!world_is_up(world, i))
                 world_restart(world, i);
         for (size_t i = 0; i < 60; i++)
-            assert_int_not_equal(world_call_wait(world, calls[i]), WORLD_PENDING); /* everybody was answered, or died */
+            assert_int_not_equal(world_call_wait(world, calls[i]),
+                                 WORLD_PENDING); /* everybody was answered, or died */
         assert_int_equal(ask(world, 0, GOSSIP_CONTROL_CREATE, "last", NULL), 0);
         expect_agreement(world, 5);
-        for (size_t i = 0; i < gossip_control_volumes(control_of(world, 0)); i++) { /* names of live volumes are unique */
+        for (size_t i = 0; i < gossip_control_volumes(control_of(world, 0));
+             i++) { /* names of live volumes are unique */
             const struct gossip_volume *volume = gossip_control_volume_at(control_of(world, 0), i);
-            assert_true(volume->deleted || gossip_control_volume_by_name(control_of(world, 0), volume->name) == volume);
+            assert_true(volume->deleted ||
+                        gossip_control_volume_by_name(control_of(world, 0), volume->name) == volume);
         }
         world_destroy(&world);
     }

@@ -8,17 +8,22 @@
 
 #include "gossip/member.h"
 
-#define GOSSIP_CONTROL_MEMBERS_MAX 5    /* more only slow the log down */
-#define GOSSIP_VOTERS_MAX          9    /* of one volume */
-#define GOSSIP_VOTERS_WANTED       3    /* by default */
-#define GOSSIP_VOLUMES_MAX         4096 /* each costs memory on every node */
-#define GOSSIP_VOLUME_NAME_MAX     64
-#define GOSSIP_VERSION1_INODES_MAX 500000 /* of a version 1 volume */
+#define GOSSIP_CONTROL_MEMBERS_MAX   5    /* more only slow the log down */
+#define GOSSIP_VOTERS_MAX            9    /* of one volume */
+#define GOSSIP_VOTERS_WANTED         3    /* by default */
+#define GOSSIP_VOLUMES_MAX           4096 /* each costs memory on every node */
+#define GOSSIP_VOLUME_NAME_MAX       64
+#define GOSSIP_VERSION1_INODES_MAX   500000 /* of a version 1 volume */
 #define GOSSIP_VERSION2_CHILDREN_MAX 262144 /* entries in one directory of a version 2 volume */
-#define GOSSIP_DELETED_KEPT_MS     (24ull * 3600 * 1000) /* a deleted volume can be undeleted for a day */
+#define GOSSIP_DELETED_KEPT_MS       (24ull * 3600 * 1000) /* a deleted volume can be undeleted for a day */
 
 /* Phases of a configuration, in order; this version only ever creates FINAL ones. */
-enum gossip_phase { GOSSIP_PHASE_LEARNING = 1, GOSSIP_PHASE_JOINT = 2, GOSSIP_PHASE_SEALED = 3, GOSSIP_PHASE_FINAL = 4 };
+enum gossip_phase {
+    GOSSIP_PHASE_LEARNING = 1,
+    GOSSIP_PHASE_JOINT = 2,
+    GOSSIP_PHASE_SEALED = 3,
+    GOSSIP_PHASE_FINAL = 4
+};
 
 /* A volume's voters: explicit data, never derived from who seems alive. */
 struct gossip_configuration {
@@ -31,7 +36,7 @@ struct gossip_configuration {
 struct gossip_volume {
     struct replica_id id;
     char name[GOSSIP_VOLUME_NAME_MAX + 1];
-    uint32_t version;        /* 1 or 2 */
+    uint32_t version; /* 1 or 2 */
     uint64_t created_ms;
     struct replica_id creator; /* the store it was created through */
     bool deleted;
@@ -51,12 +56,13 @@ enum gossip_begin {
 
 struct gossip_control_options {
     enum gossip_begin begin;
-    uint32_t expect;       /* N of EXPECT: 1, 3 or 5 */
-    uint32_t heartbeat_ms; /* 100 */
-    uint32_t election_ms;  /* 1000: the least; each timeout is drawn from [1, 2) times it */
-    uint32_t copy_ms;      /* between pulls of the log's copy; 1000 */
+    uint32_t expect;           /* N of EXPECT: 1, 3 or 5 */
+    uint32_t heartbeat_ms;     /* 100 */
+    uint32_t election_ms;      /* 1000: the least; each timeout is drawn from [1, 2) times it */
+    uint32_t copy_ms;          /* between pulls of the log's copy; 1000 */
     uint32_t snapshot_entries; /* entries kept before a snapshot replaces them; 1024 */
-    uint32_t request_ms;   /* a proposal without an answer fails with UNAVAILABLE or INDETERMINATE after this; 10000 */
+    uint32_t
+        request_ms; /* a proposal without an answer fails with UNAVAILABLE or INDETERMINATE after this; 10000 */
 };
 void gossip_control_options_default(struct gossip_control_options *options);
 
@@ -65,8 +71,9 @@ struct gossip_control;
 /* log: read only here, writes go through updates (prefix `R` for Raft and the begin state, `V` for the registry belong to
  * this room). member is borrowed and read only. Loads what an earlier life stored. self: this store.
  * Errors: CORRUPT, IO, NOMEM. */
-int gossip_control_new(const struct gossip_control_options *options, struct replica_kv *log, const struct gossip_member *member,
-                       const struct replica_id *self, uint64_t seed, struct gossip_control **ret_control);
+int gossip_control_new(const struct gossip_control_options *options, struct replica_kv *log,
+                       const struct gossip_member *member, const struct replica_id *self, uint64_t seed,
+                       struct gossip_control **ret_control);
 void gossip_control_destroy(struct gossip_control **control);
 
 /* Requests of local callers; the answer carries the volume as in docs/protocol.md, or a code: EXISTS, NOTFOUND, INVALID,
@@ -85,10 +92,10 @@ enum gossip_control_request_kind {
 struct gossip_control_request {
     enum gossip_control_request_kind kind;
     uint64_t token;
-    const char *name;     /* borrowed; checked here: 1–64 of [A-Za-z0-9-_.] */
-    const char *new_name; /* RENAME */
-    uint32_t version;     /* CREATE: 1, 2, or 0 for "2, or whatever exists" */
-    bool if_missing;      /* CREATE: an existing volume is success, unless of another version than asked */
+    const char *name;       /* borrowed; checked here: 1–64 of [A-Za-z0-9-_.] */
+    const char *new_name;   /* RENAME */
+    uint32_t version;       /* CREATE: 1, 2, or 0 for "2, or whatever exists" */
+    bool if_missing;        /* CREATE: an existing volume is success, unless of another version than asked */
     uint32_t voters_wanted; /* CREATE: 1, 3, 5, 7, 9; 0: the default */
 };
 
@@ -117,14 +124,16 @@ struct replica_id gossip_control_cluster(const struct gossip_control *control);
 const char *gossip_control_waiting(const struct gossip_control *control);
 
 /* Borrowed until the next step; NULL if there is none. by_name finds only volumes that are not deleted. */
-const struct gossip_volume *gossip_control_volume(const struct gossip_control *control, const struct replica_id *id);
-const struct gossip_volume *gossip_control_volume_by_name(const struct gossip_control *control, const char *name);
+const struct gossip_volume *gossip_control_volume(const struct gossip_control *control,
+                                                  const struct replica_id *id);
+const struct gossip_volume *gossip_control_volume_by_name(const struct gossip_control *control,
+                                                          const char *name);
 size_t gossip_control_volumes(const struct gossip_control *control);
 const struct gossip_volume *gossip_control_volume_at(const struct gossip_control *control, size_t index);
 
 struct gossip_control_status {
-    bool voting;               /* this store is a member of the log */
-    struct replica_id leader;  /* zero: unknown */
+    bool voting;              /* this store is a member of the log */
+    struct replica_id leader; /* zero: unknown */
     uint64_t term, commit_index, applied_index;
     size_t members_n;
     struct replica_id members[GOSSIP_CONTROL_MEMBERS_MAX];

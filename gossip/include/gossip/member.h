@@ -9,12 +9,18 @@
 
 #include "gossip/step.h"
 
-#define GOSSIP_ZONE_MAX    63
-#define GOSSIP_NAME_MAX    63
-#define GOSSIP_MEMBERS_MAX 16384 /* design goal 10,000 nodes, with room; further members are refused and logged */
-#define GOSSIP_JOIN_MAX    64    /* addresses in --join */
+#define GOSSIP_ZONE_MAX 63
+#define GOSSIP_NAME_MAX 63
+#define GOSSIP_MEMBERS_MAX                                                                                   \
+    16384                  /* design goal 10,000 nodes, with room; further members are refused and logged */
+#define GOSSIP_JOIN_MAX 64 /* addresses in --join */
 
-enum gossip_member_state { GOSSIP_MEMBER_ALIVE, GOSSIP_MEMBER_SUSPECT, GOSSIP_MEMBER_DEAD, GOSSIP_MEMBER_LEFT };
+enum gossip_member_state {
+    GOSSIP_MEMBER_ALIVE,
+    GOSSIP_MEMBER_SUSPECT,
+    GOSSIP_MEMBER_DEAD,
+    GOSSIP_MEMBER_LEFT
+};
 
 #define GOSSIP_MEMBER_VOTE (1u << 0) /* role bits: a candidate for voting */
 
@@ -24,20 +30,20 @@ struct gossip_member_record {
     uint64_t incarnation;
     enum gossip_member_state state;
     uint32_t roles;
-    uint64_t capacity_free;                    /* bytes; a hint for placement */
-    char name[GOSSIP_NAME_MAX + 1];            /* for people; the host name by default */
+    uint64_t capacity_free;         /* bytes; a hint for placement */
+    char name[GOSSIP_NAME_MAX + 1]; /* for people; the host name by default */
     char zone[GOSSIP_ZONE_MAX + 1];
-    char endpoint[GOSSIP_ENDPOINT_MAX + 1];    /* control address: tcp://host:port; data is on port + 1 */
-    char version[32];                          /* of the software */
+    char endpoint[GOSSIP_ENDPOINT_MAX + 1]; /* control address: tcp://host:port; data is on port + 1 */
+    char version[32];                       /* of the software */
 };
 
 struct gossip_member_options {
-    uint32_t period_ms;         /* between probes; 1000 */
-    uint32_t timeout_ms;        /* of a direct probe; 500 */
-    uint32_t suspicion_ms;      /* from suspect to dead; 4000: a dead node of three is known within 10 s */
-    uint32_t indirect;          /* members asked to probe for us; 3 */
-    uint32_t join_ms;           /* between tries of an unanswered --join address; 1000, with jitter */
-    uint32_t full_ms;           /* between full-state exchanges with one member; 30000 */
+    uint32_t period_ms;    /* between probes; 1000 */
+    uint32_t timeout_ms;   /* of a direct probe; 500 */
+    uint32_t suspicion_ms; /* from suspect to dead; 4000: a dead node of three is known within 10 s */
+    uint32_t indirect;     /* members asked to probe for us; 3 */
+    uint32_t join_ms;      /* between tries of an unanswered --join address; 1000, with jitter */
+    uint32_t full_ms;      /* between full-state exchanges with one member; 30000 */
 };
 void gossip_member_options_default(struct gossip_member_options *options);
 
@@ -45,7 +51,8 @@ struct gossip_member; /* opaque: members are many */
 
 /* self is copied; join: n endpoints, copied. Errors: NOMEM, TOOBIG. */
 int gossip_member_new(const struct gossip_member_options *options, const struct gossip_member_record *self,
-                      const char *const *join, size_t join_n, uint64_t seed, struct gossip_member **ret_member);
+                      const char *const *join, size_t join_n, uint64_t seed,
+                      struct gossip_member **ret_member);
 void gossip_member_destroy(struct gossip_member **member);
 
 enum gossip_member_event_kind {
@@ -65,15 +72,19 @@ struct gossip_member_event {
     uint64_t capacity_free;
 };
 /* Errors: MALFORMED for a bad message (nothing changed). */
-int gossip_member_step(struct gossip_member *member, const struct gossip_member_event *event, struct gossip_update *update);
+int gossip_member_step(struct gossip_member *member, const struct gossip_member_event *event,
+                       struct gossip_update *update);
 
 /* Borrowed until the next step; NULL if unknown. Self is included in all of these. */
-const struct gossip_member_record *gossip_member_find(const struct gossip_member *member, const struct replica_id *store);
+const struct gossip_member_record *gossip_member_find(const struct gossip_member *member,
+                                                      const struct replica_id *store);
 const struct gossip_member_record *gossip_member_self(const struct gossip_member *member);
-bool gossip_member_is_alive(const struct gossip_member *member, const struct replica_id *store); /* alive or suspect */
+bool gossip_member_is_alive(const struct gossip_member *member,
+                            const struct replica_id *store); /* alive or suspect */
 size_t gossip_member_count(const struct gossip_member *member);
 const struct gossip_member_record *gossip_member_at(const struct gossip_member *member, size_t index);
 /* A random alive member that is not self; NULL if alone. */
-const struct gossip_member_record *gossip_member_pick(const struct gossip_member *member, struct gossip_random *random);
+const struct gossip_member_record *gossip_member_pick(const struct gossip_member *member,
+                                                      struct gossip_random *random);
 
 #endif

@@ -14,11 +14,12 @@ struct gossip_peer_options {
     struct gossip_sync_options sync;
     struct gossip_quorum_options quorum;
     struct gossip_swarm_options swarm;
-    struct gossip_member_record self; /* store, generation, endpoint, roles … */
+    struct gossip_member_record self;  /* store, generation, endpoint, roles … */
     struct gossip_principal principal; /* our own credential */
-    const char *const *join;          /* borrowed for the call */
+    const char *const *join;           /* borrowed for the call */
     size_t join_n;
-    uint64_t contents_limit; /* bytes of contents; cached ones are let go of in good time before it; 0: none */
+    uint64_t
+        contents_limit; /* bytes of contents; cached ones are let go of in good time before it; 0: none */
     uint64_t seed;
 };
 /* Every room's defaults; self, principal and join are the caller's. */
@@ -33,16 +34,16 @@ int gossip_peer_new(const struct gossip_peer_options *options, struct replica_kv
 void gossip_peer_destroy(struct gossip_peer **peer);
 
 enum gossip_peer_request_kind {
-    GOSSIP_PEER_CONTROL,    /* control: the volume registry and `cluster init`; its token is set from this one */
-    GOSSIP_PEER_VIEW_OPEN,  /* view_options (id may be zero: one is drawn; snapshot and vector are set here) → view id, apply_seq */
+    GOSSIP_PEER_CONTROL, /* control: the volume registry and `cluster init`; its token is set from this one */
+    GOSSIP_PEER_VIEW_OPEN, /* view_options (id may be zero: one is drawn; snapshot and vector are set here) → view id, apply_seq */
     GOSSIP_PEER_VIEW_CLOSE, /* view */
-    GOSSIP_PEER_VIEW_EDIT,  /* view, edit: called in a step until it does not return AGAIN; its result is the answer. Edits of one view are
+    GOSSIP_PEER_VIEW_EDIT, /* view, edit: called in a step until it does not return AGAIN; its result is the answer. Edits of one view are
                                carried out one after the other, in the order of their requests */
-    GOSSIP_PEER_COMMIT,     /* view → commit result (gossip/quorum.h) */
-    GOSSIP_PEER_RELOAD,     /* view, mode, at_least → reload result (gossip/quorum.h) */
-    GOSSIP_PEER_OFFER,      /* volume, offered: contents that a commit will name soon start their way to the voters → nothing, at once */
-    GOSSIP_PEER_FETCH,      /* volume, content, first, count (0: all) → nothing, when present */
-    GOSSIP_PEER_CANCEL,     /* token of an earlier request whose caller has gone; no answer */
+    GOSSIP_PEER_COMMIT,    /* view → commit result (gossip/quorum.h) */
+    GOSSIP_PEER_RELOAD,    /* view, mode, at_least → reload result (gossip/quorum.h) */
+    GOSSIP_PEER_OFFER, /* volume, offered: contents that a commit will name soon start their way to the voters → nothing, at once */
+    GOSSIP_PEER_FETCH, /* volume, content, first, count (0: all) → nothing, when present */
+    GOSSIP_PEER_CANCEL, /* token of an earlier request whose caller has gone; no answer */
 };
 
 struct gossip_peer_request {
@@ -61,22 +62,23 @@ struct gossip_peer_request {
     size_t offered_n;
     int (*edit)(void *context, struct replica_view *view, struct replica_kv_batch *log);
     void *context; /* borrowed until the final answer */
-    bool durable;  /* EDIT: the answer waits until what was written is synced, contents that are filled included */
+    bool
+        durable; /* EDIT: the answer waits until what was written is synced, contents that are filled included */
 };
 
 enum gossip_peer_event_kind {
     GOSSIP_PEER_EVENT_START,
     GOSSIP_PEER_EVENT_TIMER,
-    GOSSIP_PEER_EVENT_MESSAGE,  /* room, message */
-    GOSSIP_PEER_EVENT_SYNCED,   /* batches up to synced are durable */
-    GOSSIP_PEER_EVENT_REQUEST,  /* request, borrowed until the step returns (its edit context longer) */
-    GOSSIP_PEER_EVENT_SETTLED,  /* view, draft: became content (or inline bytes), or code */
-    GOSSIP_PEER_EVENT_PIECE,    /* source, content, piece, bytes, code */
-    GOSSIP_PEER_EVENT_UPLOADED, /* source: the receiver, content, piece, bytes, code */
-    GOSSIP_PEER_EVENT_RESOLVED, /* endpoints of the --join names, resolved anew */
+    GOSSIP_PEER_EVENT_MESSAGE,    /* room, message */
+    GOSSIP_PEER_EVENT_SYNCED,     /* batches up to synced are durable */
+    GOSSIP_PEER_EVENT_REQUEST,    /* request, borrowed until the step returns (its edit context longer) */
+    GOSSIP_PEER_EVENT_SETTLED,    /* view, draft: became content (or inline bytes), or code */
+    GOSSIP_PEER_EVENT_PIECE,      /* source, content, piece, bytes, code */
+    GOSSIP_PEER_EVENT_UPLOADED,   /* source: the receiver, content, piece, bytes, code */
+    GOSSIP_PEER_EVENT_RESOLVED,   /* endpoints of the --join names, resolved anew */
     GOSSIP_PEER_EVENT_MAP_SYNCED, /* the map kv is durable as of when the update's map_mark was taken */
-    GOSSIP_PEER_EVENT_CAPACITY, /* bytes: how much this store can still take; a hint for placement */
-    GOSSIP_PEER_EVENT_FAILED,   /* a write or sync failed: stop voting for good */
+    GOSSIP_PEER_EVENT_CAPACITY,   /* bytes: how much this store can still take; a hint for placement */
+    GOSSIP_PEER_EVENT_FAILED,     /* a write or sync failed: stop voting for good */
 };
 struct gossip_peer_event {
     enum gossip_peer_event_kind kind;
@@ -99,7 +101,8 @@ struct gossip_peer_event {
     size_t endpoints_n;
 };
 /* Bad messages are counted and dropped, never an error. Errors: NOMEM, IO, CORRUPT: the shell must stop. */
-int gossip_peer_step(struct gossip_peer *peer, const struct gossip_peer_event *event, struct gossip_update *update);
+int gossip_peer_step(struct gossip_peer *peer, const struct gossip_peer_event *event,
+                     struct gossip_update *update);
 
 /* Read-only access for the shell's own answers (status, listings); valid between steps. */
 const struct gossip_member *gossip_peer_member(const struct gossip_peer *peer);
@@ -108,6 +111,7 @@ const struct gossip_swarm *gossip_peer_swarm(const struct gossip_peer *peer);
 struct replica_views *gossip_peer_views(const struct gossip_peer *peer);
 /* The volume's replica here; NULL if it is not attached (yet). */
 struct replica_volume *gossip_peer_volume(const struct gossip_peer *peer, const struct replica_id *id);
-uint64_t gossip_peer_malformed(const struct gossip_peer *peer); /* messages dropped as malformed or not allowed */
+uint64_t
+gossip_peer_malformed(const struct gossip_peer *peer); /* messages dropped as malformed or not allowed */
 
 #endif

@@ -19,7 +19,8 @@ int gossip_token_parse(const char *text, struct gossip_token *ret_token);
 enum gossip_reload_mode { GOSSIP_RELOAD_QUORUM, GOSSIP_RELOAD_AT_LEAST, GOSSIP_RELOAD_LOCAL };
 
 struct gossip_quorum_options {
-    uint32_t retry_ms;    /* before an unanswered request is repeated, elsewhere if need be; 500, growing to 4000 */
+    uint32_t
+        retry_ms; /* before an unanswered request is repeated, elsewhere if need be; 500, growing to 4000 */
     uint32_t deadline_ms; /* without progress: UNAVAILABLE or INDETERMINATE; 30000 */
 };
 void gossip_quorum_options_default(struct gossip_quorum_options *options);

@@ -20,11 +20,18 @@
 /* Reads of the kv that one step may make before it asks to be continued: about a millisecond. */
 #define GOSSIP_STEP_READS_MAX 1000
 /* A peer message: one delta record and its header. */
-#define GOSSIP_MESSAGE_SIZE_MAX (320 * 1024)
-#define GOSSIP_ENDPOINT_MAX     255 /* bytes of "tcp://host:port" */
+#define GOSSIP_MESSAGE_SIZE_MAX       (320 * 1024)
+#define GOSSIP_ENDPOINT_MAX           255 /* bytes of "tcp://host:port" */
 #define GOSSIP_CREDENTIAL_VOLUMES_MAX 16
 
-enum gossip_room { GOSSIP_ROOM_MEMBER, GOSSIP_ROOM_CONTROL, GOSSIP_ROOM_SYNC, GOSSIP_ROOM_QUORUM, GOSSIP_ROOM_SWARM, GOSSIP_ROOM_N };
+enum gossip_room {
+    GOSSIP_ROOM_MEMBER,
+    GOSSIP_ROOM_CONTROL,
+    GOSSIP_ROOM_SYNC,
+    GOSSIP_ROOM_QUORUM,
+    GOSSIP_ROOM_SWARM,
+    GOSSIP_ROOM_N
+};
 
 enum gossip_role { GOSSIP_ROLE_CLIENT = 1, GOSSIP_ROLE_CACHE = 2, GOSSIP_ROLE_VOTER = 3 };
 
@@ -51,11 +58,11 @@ struct gossip_time {
 };
 
 struct gossip_send {
-    struct replica_id to;                      /* zero: whoever answers at endpoint */
-    char endpoint[GOSSIP_ENDPOINT_MAX + 1];    /* only if to is zero */
+    struct replica_id to;                   /* zero: whoever answers at endpoint */
+    char endpoint[GOSSIP_ENDPOINT_MAX + 1]; /* only if to is zero */
     enum gossip_room room;
-    uint8_t type;                              /* the room's message type */
-    size_t offset, size;                       /* payload in update->bytes */
+    uint8_t type;        /* the room's message type */
+    size_t offset, size; /* payload in update->bytes */
     bool durable;
 };
 
@@ -83,17 +90,17 @@ struct gossip_settle {
 
 /* A room's word to another room within the same step; peer delivers it. */
 enum gossip_note_kind {
-    GOSSIP_NOTE_MEMBER_ALIVE,    /* member: `store` is alive (again) */
-    GOSSIP_NOTE_MEMBER_DEAD,     /* member: `store` is dead or left */
-    GOSSIP_NOTE_CLUSTER,         /* control: the cluster's identity is now known */
-    GOSSIP_NOTE_VOLUME,          /* control: `volume` was created, renamed, deleted or undeleted */
-    GOSSIP_NOTE_WANT,            /* sync, quorum: fetch `content` of `volume`; `store` (may be zero) surely has it */
-    GOSSIP_NOTE_UNWANT,          /* sync, quorum: nobody waits for `content` any more */
-    GOSSIP_NOTE_HAVE,            /* swarm: `content` is filled or complete here */
-    GOSSIP_NOTE_PULL,            /* quorum: bring `volume` up to the vector set as its target */
-    GOSSIP_NOTE_STORED,          /* sync: deltas of `volume` were added to the log */
-    GOSSIP_NOTE_COMMITTED,       /* quorum, sync: the committed vector of `volume` rose */
-    GOSSIP_NOTE_APPLIED,         /* sync: the applied vector of `volume` rose */
+    GOSSIP_NOTE_MEMBER_ALIVE, /* member: `store` is alive (again) */
+    GOSSIP_NOTE_MEMBER_DEAD,  /* member: `store` is dead or left */
+    GOSSIP_NOTE_CLUSTER,      /* control: the cluster's identity is now known */
+    GOSSIP_NOTE_VOLUME,       /* control: `volume` was created, renamed, deleted or undeleted */
+    GOSSIP_NOTE_WANT,   /* sync, quorum: fetch `content` of `volume`; `store` (may be zero) surely has it */
+    GOSSIP_NOTE_UNWANT, /* sync, quorum: nobody waits for `content` any more */
+    GOSSIP_NOTE_HAVE,   /* swarm: `content` is filled or complete here */
+    GOSSIP_NOTE_PULL,   /* quorum: bring `volume` up to the vector set as its target */
+    GOSSIP_NOTE_STORED, /* sync: deltas of `volume` were added to the log */
+    GOSSIP_NOTE_COMMITTED, /* quorum, sync: the committed vector of `volume` rose */
+    GOSSIP_NOTE_APPLIED,   /* sync: the applied vector of `volume` rose */
 };
 
 struct gossip_note {
@@ -130,18 +137,20 @@ void gossip_update_close(struct gossip_update *update);
 void gossip_update_clear(struct gossip_update *update);
 
 /* Each copies what it is given. payload may be NULL for none. */
-void gossip_update_send(struct gossip_update *update, const struct replica_id *to, enum gossip_room room, uint8_t type,
-                        const struct replica_buffer *payload, bool durable);
-void gossip_update_send_endpoint(struct gossip_update *update, const char *endpoint, enum gossip_room room, uint8_t type,
-                                 const struct replica_buffer *payload);
-void gossip_update_answer(struct gossip_update *update, uint64_t token, int code, const struct replica_buffer *payload,
-                          bool durable);
-void gossip_update_progress(struct gossip_update *update, uint64_t token, const struct replica_buffer *payload);
+void gossip_update_send(struct gossip_update *update, const struct replica_id *to, enum gossip_room room,
+                        uint8_t type, const struct replica_buffer *payload, bool durable);
+void gossip_update_send_endpoint(struct gossip_update *update, const char *endpoint, enum gossip_room room,
+                                 uint8_t type, const struct replica_buffer *payload);
+void gossip_update_answer(struct gossip_update *update, uint64_t token, int code,
+                          const struct replica_buffer *payload, bool durable);
+void gossip_update_progress(struct gossip_update *update, uint64_t token,
+                            const struct replica_buffer *payload);
 void gossip_update_upload(struct gossip_update *update, const struct replica_id *to,
                           const struct replica_content_id *content, struct replica_piece piece);
 void gossip_update_settle(struct gossip_update *update, const struct replica_id *view, uint64_t draft);
-void gossip_update_note(struct gossip_update *update, enum gossip_note_kind kind, const struct replica_id *volume,
-                        const struct replica_id *store, const struct replica_content_id *content);
+void gossip_update_note(struct gossip_update *update, enum gossip_note_kind kind,
+                        const struct replica_id *volume, const struct replica_id *store,
+                        const struct replica_content_id *content);
 void gossip_update_wake(struct gossip_update *update, uint64_t at_ms); /* keeps the earliest */
 
 /* A message as it came in. payload is borrowed and untrusted. */

@@ -7,7 +7,8 @@
 
 #include "node.h"
 
-#define NODE_API_CONNECTIONS_MAX 1200 /* a host's containers and their helpers; each costs descriptors and buffers */
+#define NODE_API_CONNECTIONS_MAX                                                                             \
+    1200 /* a host's containers and their helpers; each costs descriptors and buffers */
 
 struct node_api;
 

@@ -58,7 +58,7 @@ struct api_call {
     bool ending; /* a post is under way that destroys it */
     struct node_post end;
     bool edit_durable; /* the edit is answered once it is synced */
-    bool looked_up; /* the volume that it names was asked for through the control log */
+    bool looked_up;    /* the volume that it names was asked for through the control log */
     char lookup_name[GOSSIP_VOLUME_NAME_MAX + 1];
     bool later, job_running;
     uint64_t later_ms;

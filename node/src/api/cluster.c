@@ -56,7 +56,8 @@ static void on_init(struct api_call *call, void *context, int code, const uint8_
 
 void api_cluster_init(struct api_call *call)
 {
-    struct gossip_peer_request request = {.kind = GOSSIP_PEER_CONTROL, .control = {.kind = GOSSIP_CONTROL_INIT}};
+    struct gossip_peer_request request = {.kind = GOSSIP_PEER_CONTROL,
+                                          .control = {.kind = GOSSIP_CONTROL_INIT}};
     api_request(call, &request, on_init, NULL);
 }
 
@@ -123,11 +124,13 @@ static uint64_t deltas_of(const struct replica_vector *vector)
     return sum;
 }
 
-static void pack_voters(struct replica_buffer *out, const struct gossip_member *member, const struct gossip_volume *volume)
+static void pack_voters(struct replica_buffer *out, const struct gossip_member *member,
+                        const struct gossip_volume *volume)
 {
     replica_pack_array(out, volume->configuration.voters_n);
     for (size_t i = 0; i < volume->configuration.voters_n; i++) {
-        const struct gossip_member_record *record = gossip_member_find(member, &volume->configuration.voters[i]);
+        const struct gossip_member_record *record =
+            gossip_member_find(member, &volume->configuration.voters[i]);
         replica_pack_map(out, 2);
         api_pack_key(out, "name");
         api_pack_store_name(out, member, &volume->configuration.voters[i]);
@@ -136,11 +139,13 @@ static void pack_voters(struct replica_buffer *out, const struct gossip_member *
     }
 }
 
-static void pack_volume_status(struct replica_buffer *out, const struct gossip_peer *peer, const struct gossip_volume *volume)
+static void pack_volume_status(struct replica_buffer *out, const struct gossip_peer *peer,
+                               const struct gossip_volume *volume)
 {
     const struct replica_volume *replica = gossip_peer_volume(peer, &volume->id);
     const struct replica_volume_state *state = replica == NULL ? NULL : replica_volume_state(replica);
-    uint64_t stored = state == NULL ? 0 : deltas_of(&state->stored), committed = state == NULL ? 0 : deltas_of(&state->committed);
+    uint64_t stored = state == NULL ? 0 : deltas_of(&state->stored),
+             committed = state == NULL ? 0 : deltas_of(&state->committed);
     replica_pack_map(out, 6);
     api_pack_key(out, "name");
     replica_pack_cstr(out, volume->name);

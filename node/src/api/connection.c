@@ -12,8 +12,9 @@
 #include <unistd.h>
 
 #define READ_SIZE      (64u << 10)
-#define READS_PER_TURN 16  /* 1 MiB, then other connections have their turn */
-#define FDS_AT_ONCE    253 /* SCM_MAX_FD: what the kernel may hand over in one message; room for less would lose some */
+#define READS_PER_TURN 16 /* 1 MiB, then other connections have their turn */
+#define FDS_AT_ONCE                                                                                          \
+    253 /* SCM_MAX_FD: what the kernel may hand over in one message; room for less would lose some */
 
 struct outgoing {
     struct outgoing *next;
@@ -49,8 +50,8 @@ struct api_connection {
 
 static void on_ready(void *context, uint32_t events);
 
-int api_connection_new(struct node_loop *loop, int fd, const struct api_connection_handler *handler, void *context,
-                       struct api_connection **ret_connection)
+int api_connection_new(struct node_loop *loop, int fd, const struct api_connection_handler *handler,
+                       void *context, struct api_connection **ret_connection)
 {
     struct api_connection *connection = calloc(1, sizeof *connection);
     int code;
@@ -133,7 +134,8 @@ void *api_connection_user(const struct api_connection *connection)
 
 static bool is_paused(const struct api_connection *connection)
 {
-    return connection->queued >= API_QUEUE_MAX || connection->busy >= API_BUSY_MAX || connection->busy_bytes >= API_BUSY_BYTES_MAX;
+    return connection->queued >= API_QUEUE_MAX || connection->busy >= API_BUSY_MAX ||
+           connection->busy_bytes >= API_BUSY_BYTES_MAX;
 }
 
 static void update_events(struct api_connection *connection)
@@ -208,7 +210,8 @@ static void resume_later(struct api_connection *connection)
     node_loop_post(connection->loop, &connection->resume);
 }
 
-void api_connection_send(struct api_connection *connection, struct replica_buffer *message, int *fds, size_t fds_n)
+void api_connection_send(struct api_connection *connection, struct replica_buffer *message, int *fds,
+                         size_t fds_n)
 {
     struct outgoing *item = NULL;
     assert(fds_n <= API_FDS_MAX);
@@ -217,7 +220,8 @@ void api_connection_send(struct api_connection *connection, struct replica_buffe
     if (item == NULL) {
         close_all(fds, fds_n);
         replica_buffer_close(message);
-        if (!connection->gone && !connection->refused) /* an answer that is never sent would be waited for: better hang up */
+        if (!connection->gone &&
+            !connection->refused) /* an answer that is never sent would be waited for: better hang up */
             give_up(connection);
         return;
     }
@@ -284,7 +288,8 @@ void api_connection_refuse(struct api_connection *connection, const char *symbol
 static int keep_fds(struct api_connection *connection, struct msghdr *message)
 {
     int code = message->msg_flags & MSG_CTRUNC ? REPLICA_E_MALFORMED : 0;
-    for (struct cmsghdr *header = CMSG_FIRSTHDR(message); header != NULL; header = CMSG_NXTHDR(message, header)) {
+    for (struct cmsghdr *header = CMSG_FIRSTHDR(message); header != NULL;
+         header = CMSG_NXTHDR(message, header)) {
         size_t n = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
         if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS)
             continue;
@@ -311,7 +316,8 @@ static int receive(struct api_connection *connection)
     } control;
     uint8_t *room = replica_buffer_reserve(&connection->input, READ_SIZE);
     struct iovec piece = {room, READ_SIZE};
-    struct msghdr message = {.msg_iov = &piece, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+    struct msghdr message = {
+        .msg_iov = &piece, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
     ssize_t n;
     if (room == NULL)
         return REPLICA_E_NOMEM;
@@ -326,15 +332,17 @@ static int receive(struct api_connection *connection)
 
 static const char *describe(int code)
 {
-    return code == REPLICA_E_TOOBIG ? "a message is larger than 4 MiB; send bytes as descriptors, or in pieces"
-                                    : "that is not MessagePack-RPC: a message is an array of 4 items (3 for a notification)";
+    return code == REPLICA_E_TOOBIG
+               ? "a message is larger than 4 MiB; send bytes as descriptors, or in pieces"
+               : "that is not MessagePack-RPC: a message is an array of 4 items (3 for a notification)";
 }
 
 /* Hands over every whole message, until the limits. */
 static void handle_input(struct api_connection *connection)
 {
     struct replica_buffer *input = &connection->input;
-    while (connection->consumed < input->size && !is_paused(connection) && !connection->refused && !connection->gone) {
+    while (connection->consumed < input->size && !is_paused(connection) && !connection->refused &&
+           !connection->gone) {
         const uint8_t *bytes = input->data + connection->consumed;
         size_t size;
         int code = bytes[0] == 0x94 || bytes[0] == 0x93 ? 0 : REPLICA_E_MALFORMED;
@@ -363,7 +371,8 @@ static bool is_over(const struct api_connection *connection)
 {
     if (connection->gone)
         return true;
-    return (connection->refused || (connection->eof && connection->busy == 0 && !is_paused(connection))) && connection->queue == NULL;
+    return (connection->refused || (connection->eof && connection->busy == 0 && !is_paused(connection))) &&
+           connection->queue == NULL;
 }
 
 static void end(struct api_connection *connection)
@@ -375,13 +384,16 @@ static void end(struct api_connection *connection)
 static void read_input(struct api_connection *connection)
 {
     int code = 0;
-    for (int i = 0; i < READS_PER_TURN && code == 0 && !connection->eof && !connection->refused && !is_paused(connection); i++) {
+    for (int i = 0; i < READS_PER_TURN && code == 0 && !connection->eof && !connection->refused &&
+                    !is_paused(connection);
+         i++) {
         code = receive(connection);
         if (code == 0)
             handle_input(connection);
     }
     if (code == REPLICA_E_MALFORMED)
-        api_connection_refuse(connection, "MALFORMED", "too many descriptors came with a message; send at most 64");
+        api_connection_refuse(connection, "MALFORMED",
+                              "too many descriptors came with a message; send at most 64");
     else if (code != 0 && code != REPLICA_E_AGAIN)
         give_up(connection);
 }

@@ -12,10 +12,11 @@
 #include <sys/types.h>
 
 #define API_QUEUE_MAX      FRAME_SIZE_MAX
-#define API_BUSY_MAX       32        /* calls of one connection at once */
+#define API_BUSY_MAX       32         /* calls of one connection at once */
 #define API_BUSY_BYTES_MAX (8u << 20) /* and the bytes of their messages */
-#define API_FDS_MAX        64        /* descriptors of one message */
-#define API_FDS_WAITING    512       /* received and not yet claimed: two messages' worth and what the kernel gives at once */
+#define API_FDS_MAX        64         /* descriptors of one message */
+#define API_FDS_WAITING                                                                                      \
+    512 /* received and not yet claimed: two messages' worth and what the kernel gives at once */
 
 struct api_connection;
 
@@ -27,8 +28,8 @@ struct api_connection_handler {
 };
 
 /* fd: a connected stream socket, taken. Errors: NOMEM, IO; then fd is still the caller's. */
-int api_connection_new(struct node_loop *loop, int fd, const struct api_connection_handler *handler, void *context,
-                       struct api_connection **ret_connection);
+int api_connection_new(struct node_loop *loop, int fd, const struct api_connection_handler *handler,
+                       void *context, struct api_connection **ret_connection);
 void api_connection_destroy(struct api_connection **connection); /* without on_close */
 
 /* The caller's, kept here. */
@@ -37,7 +38,8 @@ void *api_connection_user(const struct api_connection *connection);
 
 /* Queues a message and the descriptors (taken, closed once sent) that go with its first byte; message is emptied. Without memory, or to a
  * client that has gone, both are dropped. */
-void api_connection_send(struct api_connection *connection, struct replica_buffer *message, int *fds, size_t fds_n);
+void api_connection_send(struct api_connection *connection, struct replica_buffer *message, int *fds,
+                         size_t fds_n);
 size_t api_connection_queued(const struct api_connection *connection);
 
 /* A call of n bytes begins or ends: reading pauses at the limits. */

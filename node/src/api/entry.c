@@ -9,8 +9,9 @@ static const struct {
     enum replica_kind kind;
     const char *name;
 } KINDS[] = {
-    {REPLICA_KIND_FILE, "file"},     {REPLICA_KIND_DIRECTORY, "directory"},   {REPLICA_KIND_SYMLINK, "symlink"},
-    {REPLICA_KIND_FIFO, "fifo"},     {REPLICA_KIND_SOCKET, "socket"},         {REPLICA_KIND_CHARACTER_DEVICE, "char"},
+    {REPLICA_KIND_FILE, "file"},          {REPLICA_KIND_DIRECTORY, "directory"},
+    {REPLICA_KIND_SYMLINK, "symlink"},    {REPLICA_KIND_FIFO, "fifo"},
+    {REPLICA_KIND_SOCKET, "socket"},      {REPLICA_KIND_CHARACTER_DEVICE, "char"},
     {REPLICA_KIND_BLOCK_DEVICE, "block"},
 };
 #define KINDS_N (sizeof KINDS / sizeof KINDS[0])
@@ -36,7 +37,8 @@ void api_pack_hex(struct replica_buffer *out, const uint8_t *bytes, size_t n)
     replica_pack_str(out, text, 2 * n);
 }
 
-void api_pack_store_name(struct replica_buffer *out, const struct gossip_member *member, const struct replica_id *store)
+void api_pack_store_name(struct replica_buffer *out, const struct gossip_member *member,
+                         const struct replica_id *store)
 {
     const struct gossip_member_record *record = gossip_member_find(member, store);
     char text[33];
@@ -61,7 +63,8 @@ static int pack_xattr(void *context, const char *name, size_t name_n, const uint
     return 0;
 }
 
-static void pack_bytes(struct replica_buffer *out, struct replica_contents *contents, const struct replica_entry *entry)
+static void pack_bytes(struct replica_buffer *out, struct replica_contents *contents,
+                       const struct replica_entry *entry)
 {
     bool is_content = entry->kind == REPLICA_KIND_FILE && entry->blob.kind == REPLICA_BLOB_CONTENT;
     api_pack_key(out, "content");
@@ -70,7 +73,8 @@ static void pack_bytes(struct replica_buffer *out, struct replica_contents *cont
     else
         replica_pack_nil(out);
     api_pack_key(out, "complete");
-    replica_pack_bool(out, !is_content || replica_contents_state(contents, &entry->blob.content) >= REPLICA_CONTENTS_FILLED);
+    replica_pack_bool(out, !is_content || replica_contents_state(contents, &entry->blob.content) >=
+                                              REPLICA_CONTENTS_FILLED);
 }
 
 static void pack_kind_specific(struct replica_buffer *out, const struct replica_entry *entry)
@@ -86,8 +90,8 @@ static void pack_kind_specific(struct replica_buffer *out, const struct replica_
     }
 }
 
-void api_pack_entry(struct replica_buffer *out, struct replica_contents *contents, const char *key, struct replica_path path,
-                    const struct replica_version *version)
+void api_pack_entry(struct replica_buffer *out, struct replica_contents *contents, const char *key,
+                    struct replica_path path, const struct replica_version *version)
 {
     const struct replica_entry *entry = &version->entry;
     uint8_t stamp[REPLICA_STAMP_SIZE];
@@ -107,7 +111,9 @@ void api_pack_entry(struct replica_buffer *out, struct replica_contents *content
     api_pack_key(out, "mtime_ns");
     replica_pack_int(out, entry->mtime_ns);
     api_pack_key(out, "size");
-    replica_pack_uint(out, entry->kind == REPLICA_KIND_FILE ? entry->size : entry->kind == REPLICA_KIND_SYMLINK ? entry->target_size : 0);
+    replica_pack_uint(out, entry->kind == REPLICA_KIND_FILE      ? entry->size
+                           : entry->kind == REPLICA_KIND_SYMLINK ? entry->target_size
+                                                                 : 0);
     api_pack_key(out, "links");
     replica_pack_uint(out, version->links > 0 ? version->links : 1);
     api_pack_key(out, "object");
@@ -132,8 +138,8 @@ static int refuse(struct api_call *call, const char *path, const char *key, cons
     return REPLICA_E_INVALID;
 }
 
-static int read_number(struct api_call *call, const char *path, const struct replica_pack_reader *map, const char *key, uint32_t max,
-                       uint32_t *ret_value)
+static int read_number(struct api_call *call, const char *path, const struct replica_pack_reader *map,
+                       const char *key, uint32_t max, uint32_t *ret_value)
 {
     struct replica_pack_reader reader;
     uint64_t value;
@@ -148,7 +154,8 @@ static int read_number(struct api_call *call, const char *path, const struct rep
     return refuse(call, path, key, what);
 }
 
-static int read_kind(struct api_call *call, const char *path, const struct replica_pack_reader *map, struct replica_entry *entry)
+static int read_kind(struct api_call *call, const char *path, const struct replica_pack_reader *map,
+                     struct replica_entry *entry)
 {
     struct replica_pack_reader reader;
     const char *text;
@@ -175,8 +182,8 @@ static int compare_names(const void *a, const void *b)
 }
 
 /* Sorted by name, so that the same attributes are the same entry in whatever order they came. */
-static int read_xattrs(struct api_call *call, const char *path, const struct replica_pack_reader *map, struct replica_entry *entry,
-                       struct replica_buffer *xattrs)
+static int read_xattrs(struct api_call *call, const char *path, const struct replica_pack_reader *map,
+                       struct replica_entry *entry, struct replica_buffer *xattrs)
 {
     struct {
         const char *text;
@@ -194,7 +201,8 @@ static int read_xattrs(struct api_call *call, const char *path, const struct rep
         replica_pack_read_bin(&reader, REPLICA_XATTR_VALUE_MAX, &items[i].value, &items[i].value_n);
     }
     if (reader.failed)
-        return refuse(call, path, "xattrs", "a map of at most 64 names (255 bytes each) to binary values (16 KiB each)");
+        return refuse(call, path, "xattrs",
+                      "a map of at most 64 names (255 bytes each) to binary values (16 KiB each)");
     qsort(items, n, sizeof items[0], compare_names);
     replica_buffer_clear(xattrs);
     replica_pack_array(xattrs, 2 * n);
@@ -203,7 +211,8 @@ static int read_xattrs(struct api_call *call, const char *path, const struct rep
         replica_pack_bin(xattrs, items[i].value, items[i].value_n);
     }
     if (xattrs->failed || xattrs->size > REPLICA_XATTRS_SIZE_MAX) {
-        api_fail(call, REPLICA_E_TOOBIG, "%s: the extended attributes of one file have at most %d KiB", path, REPLICA_XATTRS_SIZE_MAX / 1024);
+        api_fail(call, REPLICA_E_TOOBIG, "%s: the extended attributes of one file have at most %d KiB", path,
+                 REPLICA_XATTRS_SIZE_MAX / 1024);
         return REPLICA_E_TOOBIG;
     }
     entry->xattrs = n > 0 ? xattrs->data : NULL;
@@ -211,8 +220,8 @@ static int read_xattrs(struct api_call *call, const char *path, const struct rep
     return 0;
 }
 
-int api_read_entry(struct api_call *call, const char *path, const struct replica_pack_reader *map, struct replica_entry *entry,
-                   struct replica_buffer *xattrs)
+int api_read_entry(struct api_call *call, const char *path, const struct replica_pack_reader *map,
+                   struct replica_entry *entry, struct replica_buffer *xattrs)
 {
     struct replica_pack_reader reader;
     int code = read_kind(call, path, map, entry);
@@ -226,7 +235,8 @@ int api_read_entry(struct api_call *call, const char *path, const struct replica
         code = read_number(call, path, map, "major", UINT32_MAX, &entry->major);
     if (code == 0)
         code = read_number(call, path, map, "minor", UINT32_MAX, &entry->minor);
-    if (code == 0 && api_map_find(map, "mtime_ns", &reader) && replica_pack_read_int(&reader, &entry->mtime_ns) != 0)
+    if (code == 0 && api_map_find(map, "mtime_ns", &reader) &&
+        replica_pack_read_int(&reader, &entry->mtime_ns) != 0)
         code = refuse(call, path, "mtime_ns", "a whole number");
     if (code == 0 && api_map_find(map, "target", &reader) &&
         replica_pack_read_str(&reader, REPLICA_SYMLINK_MAX, &entry->target, &entry->target_size) != 0)

@@ -5,7 +5,8 @@
 
 #define KEYS_MAX 4096 /* of a map; more than any method knows, few enough to walk */
 
-bool api_map_find(const struct replica_pack_reader *map, const char *key, struct replica_pack_reader *ret_reader)
+bool api_map_find(const struct replica_pack_reader *map, const char *key,
+                  struct replica_pack_reader *ret_reader)
 {
     struct replica_pack_reader reader = *map;
     size_t n, key_n = strlen(key);
@@ -68,7 +69,8 @@ int api_get_name(struct api_call *call, const char *key, bool required, char *re
     if (code != 0 || text == NULL)
         return code;
     if (n >= size || memchr(text, '\0', n) != NULL) {
-        api_fail(call, REPLICA_E_INVALID, "%s: `%s` is longer than %zu bytes, or has a NUL in it", call->method->name, key, size - 1);
+        api_fail(call, REPLICA_E_INVALID, "%s: `%s` is longer than %zu bytes, or has a NUL in it",
+                 call->method->name, key, size - 1);
         return REPLICA_E_INVALID;
     }
     memcpy(ret_text, text, n);
@@ -83,7 +85,8 @@ int api_get_uint(struct api_call *call, const char *key, bool required, uint64_t
     if (!api_find(call, key, &reader))
         return required ? missing(call, key, "a number") : 0;
     if (replica_pack_read_uint(&reader, max, &value) != 0) {
-        api_fail(call, REPLICA_E_INVALID, "%s: `%s` must be a whole number from 0 to %llu", call->method->name, key, (unsigned long long)max);
+        api_fail(call, REPLICA_E_INVALID, "%s: `%s` must be a whole number from 0 to %llu",
+                 call->method->name, key, (unsigned long long)max);
         return REPLICA_E_INVALID;
     }
     *ret_value = value;
@@ -135,12 +138,13 @@ int api_canonical(struct api_call *call, const char *text, size_t n, struct api_
     size_t size;
     int code = replica_path_canonicalize(text, n, ret_path->text, &size);
     if (code == REPLICA_E_TOOBIG) {
-        api_fail(call, code, "%.*s%s: a path has at most %d bytes, and each of its components at most %d", n > 80 ? 80 : (int)n, text,
-                 n > 80 ? "…" : "", REPLICA_PATH_MAX, REPLICA_NAME_MAX);
+        api_fail(call, code, "%.*s%s: a path has at most %d bytes, and each of its components at most %d",
+                 n > 80 ? 80 : (int)n, text, n > 80 ? "…" : "", REPLICA_PATH_MAX, REPLICA_NAME_MAX);
         return code;
     }
     if (code != 0) {
-        api_fail(call, REPLICA_E_INVALID, "%.*s: a path must not contain \"..\" or a NUL", n > 200 ? 200 : (int)n, text);
+        api_fail(call, REPLICA_E_INVALID, "%.*s: a path must not contain \"..\" or a NUL",
+                 n > 200 ? 200 : (int)n, text);
         return REPLICA_E_INVALID;
     }
     ret_path->path = (struct replica_path){ret_path->text, size};
@@ -171,7 +175,9 @@ int api_get_view(struct api_call *call, struct replica_view **ret_view)
         return wrong(call, "view", "what view.open returned, 16 bytes of binary data");
     view = api_view(call, &id);
     if (view == NULL || !api_may_use_view(call, view)) {
-        api_fail(call, REPLICA_E_NOTFOUND, "%s: there is no such view; it was closed, or belongs to another connection", call->method->name);
+        api_fail(call, REPLICA_E_NOTFOUND,
+                 "%s: there is no such view; it was closed, or belongs to another connection",
+                 call->method->name);
         return REPLICA_E_NOTFOUND;
     }
     *ret_view = view;
@@ -182,15 +188,18 @@ static void looked_up(struct api_call *call, void *context, int code, const uint
 {
     (void)context;
     if (code != 0 && code != REPLICA_E_NOTFOUND && code != REPLICA_E_DENIED && code != REPLICA_E_INVALID)
-        api_fail_answer(call, "the cluster's log could not be asked for the volume", code == REPLICA_E_INDETERMINATE ? REPLICA_E_UNAVAILABLE : code,
-                        code == REPLICA_E_INDETERMINATE ? NULL : result, code == REPLICA_E_INDETERMINATE ? 0 : n);
+        api_fail_answer(call, "the cluster's log could not be asked for the volume",
+                        code == REPLICA_E_INDETERMINATE ? REPLICA_E_UNAVAILABLE : code,
+                        code == REPLICA_E_INDETERMINATE ? NULL : result,
+                        code == REPLICA_E_INDETERMINATE ? 0 : n);
     else
         call->method->run(call);
 }
 
 static void look_up(struct api_call *call, const char name[GOSSIP_VOLUME_NAME_MAX + 1])
 {
-    struct gossip_peer_request request = {.kind = GOSSIP_PEER_CONTROL, .control = {.kind = GOSSIP_CONTROL_LOOKUP}};
+    struct gossip_peer_request request = {.kind = GOSSIP_PEER_CONTROL,
+                                          .control = {.kind = GOSSIP_CONTROL_LOOKUP}};
     call->looked_up = true;
     memcpy(call->lookup_name, name, sizeof call->lookup_name);
     request.control.name = call->lookup_name;
@@ -212,7 +221,8 @@ int api_get_volume(struct api_call *call, const char *key, const struct gossip_v
         else if (!call->looked_up)
             look_up(call, name);
         else
-            api_fail(call, REPLICA_E_NOTFOUND, "there is no volume \"%s\"; `remora volume create %s` makes it", name, name);
+            api_fail(call, REPLICA_E_NOTFOUND,
+                     "there is no volume \"%s\"; `remora volume create %s` makes it", name, name);
         return REPLICA_E_NOTFOUND;
     }
     *ret_volume = volume;

@@ -5,8 +5,9 @@
 #include <string.h>
 
 struct naming {
-    char name[GOSSIP_VOLUME_NAME_MAX + 2], new_name[GOSSIP_VOLUME_NAME_MAX + 2]; /* one longer than legal, to be refused by its text */
-    struct replica_id id; /* of DELETE: the name is gone afterwards */
+    char name[GOSSIP_VOLUME_NAME_MAX + 2],
+        new_name[GOSSIP_VOLUME_NAME_MAX + 2]; /* one longer than legal, to be refused by its text */
+    struct replica_id id;                     /* of DELETE: the name is gone afterwards */
 };
 
 static const struct gossip_control *control_of(const struct api_call *call)
@@ -14,7 +15,8 @@ static const struct gossip_control *control_of(const struct api_call *call)
     return gossip_peer_control(api_peer(call));
 }
 
-void api_pack_volume(struct replica_buffer *out, const struct gossip_member *member, const struct gossip_volume *volume, size_t fields)
+void api_pack_volume(struct replica_buffer *out, const struct gossip_member *member,
+                     const struct gossip_volume *volume, size_t fields)
 {
     replica_pack_map(out, fields);
     api_pack_key(out, "name");
@@ -58,7 +60,9 @@ static void on_changed(struct api_call *call, void *context, int code, const uin
     else if (code == REPLICA_E_NOTFOUND)
         api_fail(call, code, "there is no volume \"%s\"", naming->name);
     else if (code == REPLICA_E_INVALID)
-        api_fail(call, code, "\"%s\" cannot be the name of a volume: 1 to %d letters, digits, \"-\", \"_\" and \".\"", name, GOSSIP_VOLUME_NAME_MAX);
+        api_fail(call, code,
+                 "\"%s\" cannot be the name of a volume: 1 to %d letters, digits, \"-\", \"_\" and \".\"",
+                 name, GOSSIP_VOLUME_NAME_MAX);
     else if (code != 0)
         api_fail_answer(call, name, code, result, n);
     else if (replica_id_is_zero(&naming->id))
@@ -98,7 +102,9 @@ void api_volume_create(struct api_call *call)
         api_get_bool(call, "if_missing", &request.control.if_missing) != 0)
         return;
     if (voters != 0 && voters % 2 == 0) {
-        api_fail(call, REPLICA_E_INVALID, "%s: `voters` must be odd, because a majority is needed: 1, 3, 5, 7 or 9", call->method->name);
+        api_fail(call, REPLICA_E_INVALID,
+                 "%s: `voters` must be odd, because a majority is needed: 1, 3, 5, 7 or 9",
+                 call->method->name);
         return;
     }
     request.control.version = (uint32_t)version;
@@ -110,7 +116,8 @@ void api_volume_rename(struct api_call *call)
 {
     struct gossip_peer_request request = {.control = {.kind = GOSSIP_CONTROL_RENAME}};
     struct naming *naming = new_naming(call);
-    if (naming != NULL && api_get_name(call, "new_name", true, naming->new_name, sizeof naming->new_name) == 0)
+    if (naming != NULL &&
+        api_get_name(call, "new_name", true, naming->new_name, sizeof naming->new_name) == 0)
         change(call, &request);
 }
 
@@ -163,7 +170,7 @@ void api_volume_list(struct api_call *call)
 
 static void on_refreshed(struct api_call *call, void *context, int code, const uint8_t *result, size_t n)
 {
-    void (*done)(struct api_call *call, int code) = *(void (**)(struct api_call *, int))context;
+    void (*done)(struct api_call * call, int code) = *(void (**)(struct api_call *, int))context;
     (void)result;
     (void)n;
     done(call, code);
@@ -174,7 +181,8 @@ struct refresh {
     struct replica_id volume;
 };
 
-void api_refresh(struct api_call *call, const struct gossip_volume *volume, void (*done)(struct api_call *call, int code))
+void api_refresh(struct api_call *call, const struct gossip_volume *volume,
+                 void (*done)(struct api_call *call, int code))
 {
     struct gossip_peer_request request = {.kind = GOSSIP_PEER_VIEW_OPEN, .mode = GOSSIP_RELOAD_QUORUM};
     struct refresh *refresh = calloc(1, sizeof *refresh);
@@ -201,7 +209,8 @@ const struct replica_id *api_refreshed(const struct api_call *call)
 
 #define WARNINGS_MAX 3
 
-static size_t collect_warnings(struct api_call *call, const struct gossip_volume *volume, int code, const char **ret_warnings)
+static size_t collect_warnings(struct api_call *call, const struct gossip_volume *volume, int code,
+                               const char **ret_warnings)
 {
     const struct gossip_member *member = gossip_peer_member(api_peer(call));
     size_t n = 0, dead = 0;

@@ -61,7 +61,8 @@ static void reply_log(struct api_call *call, int code)
     struct log log = {.call = call, .limit = COMMITS_DEFAULT};
     uint64_t before = 0, limit = COMMITS_DEFAULT;
     struct replica_buffer reply;
-    if (api_get_uint(call, "before", false, UINT64_MAX, &before) != 0 || api_get_uint(call, "limit", false, COMMITS_MAX, &limit) != 0)
+    if (api_get_uint(call, "before", false, UINT64_MAX, &before) != 0 ||
+        api_get_uint(call, "limit", false, COMMITS_MAX, &limit) != 0)
         return;
     if (volume == NULL) {
         api_fail(call, code != 0 ? code : REPLICA_E_UNAVAILABLE, NULL);
@@ -104,7 +105,8 @@ struct history {
     bool more;
 };
 
-static int pack_version(struct history *history, struct replica_path path, const struct replica_version *version)
+static int pack_version(struct history *history, struct replica_path path,
+                        const struct replica_version *version)
 {
     if (history->n == VERSIONS_MAX) {
         history->more = true;
@@ -162,7 +164,8 @@ static void reply_history(struct api_call *call, int code)
         code = replica_map_lost(replica_volume_map(volume), visit_lost, &history);
     if (code < 0) {
         replica_buffer_close(&history.items);
-        api_fail(call, code, "%s: the history cannot be read: %s", has_path ? path.text : "/", replica_error_text(code));
+        api_fail(call, code, "%s: the history cannot be read: %s", has_path ? path.text : "/",
+                 replica_error_text(code));
         return;
     }
     api_reply_begin(call, &reply);

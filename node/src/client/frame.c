@@ -28,14 +28,27 @@ struct item {
 
 static struct item sized(size_t length_bytes, uint64_t extra, unsigned each)
 {
-    return (struct item){.header = 1 + length_bytes, .length_bytes = length_bytes, .payload = extra, .each = each};
+    return (struct item){
+        .header = 1 + length_bytes, .length_bytes = length_bytes, .payload = extra, .each = each};
 }
 
 static int classify(uint8_t byte, struct item *ret_item)
 {
-    static const uint8_t FIXED[] = {/* float, uint, int */ [0xa] = 4, [0xb] = 8, [0xc] = 1, [0xd] = 2, [0xe] = 4, [0xf] = 8,
-                                    [0x10] = 1, [0x11] = 2, [0x12] = 4, [0x13] = 8, /* fixext */ [0x14] = 2, [0x15] = 3,
-                                    [0x16] = 5, [0x17] = 9, [0x18] = 17};
+    static const uint8_t FIXED[] = {/* float, uint, int */ [0xa] = 4,
+                                    [0xb] = 8,
+                                    [0xc] = 1,
+                                    [0xd] = 2,
+                                    [0xe] = 4,
+                                    [0xf] = 8,
+                                    [0x10] = 1,
+                                    [0x11] = 2,
+                                    [0x12] = 4,
+                                    [0x13] = 8,
+                                    /* fixext */[0x14] = 2,
+                                    [0x15] = 3,
+                                    [0x16] = 5,
+                                    [0x17] = 9,
+                                    [0x18] = 17};
     *ret_item = (struct item){.header = 1};
     if (byte <= 0x7f || byte >= 0xe0 || byte == 0xc0 || byte == 0xc2 || byte == 0xc3)
         return 0;
@@ -79,7 +92,8 @@ static int open_item(struct frame *frame, const uint8_t *data, size_t n)
             item.children = length * item.each;
     }
     frame->left[frame->depth - 1]--;
-    if (item.header + item.payload + item.children > FRAME_SIZE_MAX - frame->at) /* a child is a byte at least */
+    if (item.header + item.payload + item.children >
+        FRAME_SIZE_MAX - frame->at) /* a child is a byte at least */
         return REPLICA_E_TOOBIG;
     frame->at += item.header + (size_t)item.payload;
     if (item.children == 0)

@@ -12,8 +12,8 @@
 #define FRAME_DEPTH_MAX 16         /* as replica_pack_skip; ours nest seven deep */
 
 struct frame {
-    size_t at;       /* where the next item begins */
-    unsigned depth;  /* open levels; 0: the message is whole */
+    size_t at;                      /* where the next item begins */
+    unsigned depth;                 /* open levels; 0: the message is whole */
     uint64_t left[FRAME_DEPTH_MAX]; /* items missing at each */
 };
 

@@ -25,7 +25,8 @@ void replica_closure_close(struct replica_closure *closure);
 
 /* Scans at most max ops; visit is called for every content named (the op list too), with whether it is missing here. Returns AGAIN if there
  * is more to scan at once, else 0. Errors: MALFORMED (the op list: an op, the order, the count), IO, NOMEM. */
-typedef void (*replica_closure_visit_fn)(void *context, const struct replica_content_id *content, bool missing);
+typedef void (*replica_closure_visit_fn)(void *context, const struct replica_content_id *content,
+                                         bool missing);
 int replica_closure_scan(struct replica_closure *closure, struct replica_contents *contents, size_t max,
                          replica_closure_visit_fn visit, void *context);
 /* content has been filled; true if it was missing (an op list: scan again). */

@@ -18,7 +18,8 @@
 #include "replica/buffer.h"
 #include "replica/ids.h"
 
-#define REPLICA_CONTENTS_INGEST_MAX ((size_t)64 << 20) /* an op list at its largest; more is streamed from a file */
+#define REPLICA_CONTENTS_INGEST_MAX                                                                          \
+    ((size_t)64 << 20) /* an op list at its largest; more is streamed from a file */
 
 enum replica_piece_kind { REPLICA_PIECE_ROOT, REPLICA_PIECE_PAGE, REPLICA_PIECE_CHUNK };
 
@@ -42,17 +43,20 @@ struct replica_contents_totals {
 struct replica_contents;
 
 struct replica_contents_ops {
-    enum replica_contents_state (*state)(struct replica_contents *contents, const struct replica_content_id *id);
+    enum replica_contents_state (*state)(struct replica_contents *contents,
+                                         const struct replica_content_id *id);
     int (*begin)(struct replica_contents *contents, const struct replica_content_id *id);
-    int (*write)(struct replica_contents *contents, const struct replica_content_id *id, struct replica_piece piece,
-                 const void *data, size_t n);
-    int (*ingest)(struct replica_contents *contents, const void *data, size_t n, struct replica_content_id *ret_id);
+    int (*write)(struct replica_contents *contents, const struct replica_content_id *id,
+                 struct replica_piece piece, const void *data, size_t n);
+    int (*ingest)(struct replica_contents *contents, const void *data, size_t n,
+                  struct replica_content_id *ret_id);
     int (*sync)(struct replica_contents *contents);
-    bool (*has)(struct replica_contents *contents, const struct replica_content_id *id, struct replica_piece piece);
+    bool (*has)(struct replica_contents *contents, const struct replica_content_id *id,
+                struct replica_piece piece);
     int (*read_piece)(struct replica_contents *contents, const struct replica_content_id *id,
                       struct replica_piece piece, struct replica_buffer *ret_data);
-    int (*read)(struct replica_contents *contents, const struct replica_content_id *id, uint64_t offset, void *data,
-                size_t n, size_t *ret_n);
+    int (*read)(struct replica_contents *contents, const struct replica_content_id *id, uint64_t offset,
+                void *data, size_t n, size_t *ret_n);
     int (*remove)(struct replica_contents *contents, const struct replica_content_id *id);
     int (*next)(struct replica_contents *contents, const struct replica_content_id *after,
                 struct replica_content_id *ret_id, enum replica_contents_state *ret_state);
@@ -97,8 +101,8 @@ int replica_contents_read_piece(struct replica_contents *contents, const struct 
                                 struct replica_piece piece, struct replica_buffer *ret_data);
 
 /* Up to n bytes from offset; *ret_n < n only at the end. Errors: ABSENT (a chunk of the range is missing), IO. */
-int replica_contents_read(struct replica_contents *contents, const struct replica_content_id *id, uint64_t offset,
-                          void *data, size_t n, size_t *ret_n);
+int replica_contents_read(struct replica_contents *contents, const struct replica_content_id *id,
+                          uint64_t offset, void *data, size_t n, size_t *ret_n);
 
 /* Forgets a content; its bytes are freed by the next sync, once that is durable. The caller has checked that nothing refers to it. Open
  * descriptors keep reading. Errors: ABSENT, BUSY (FILLED: a sync is to come; or a piece of it is being written), IO. */

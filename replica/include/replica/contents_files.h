@@ -11,7 +11,8 @@
 #include "replica/contents.h"
 #include "replica/kv.h"
 
-#define REPLICA_CONTENTS_PACKED_MAX (64 * 1024) /* larger contents are whole files, readable through a descriptor */
+#define REPLICA_CONTENTS_PACKED_MAX                                                                          \
+    (64 * 1024) /* larger contents are whole files, readable through a descriptor */
 
 struct replica_contents_files_options {
     const char *path;       /* a directory, made if absent; borrowed for the call */
@@ -33,7 +34,8 @@ int replica_contents_files_ingest_fd(struct replica_contents *contents, int fd,
 
 /* A read-only descriptor to the bytes of a complete whole file, returned to the caller. Errors: ABSENT (packed or not
  * complete), IO. */
-int replica_contents_files_fd(struct replica_contents *contents, const struct replica_content_id *id, int *ret_fd);
+int replica_contents_files_fd(struct replica_contents *contents, const struct replica_content_id *id,
+                              int *ret_fd);
 
 /* A new draft file, opened read-write; *ret_number names it for good. The descriptor is returned to the caller. */
 int replica_contents_files_draft_new(struct replica_contents *contents, uint64_t *ret_number, int *ret_fd);

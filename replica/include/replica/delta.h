@@ -12,7 +12,8 @@
 #define REPLICA_DELTA_SIZE_MAX   (256 * 1024) /* one bounded message: what a probe may have to wait behind */
 #define REPLICA_DELTA_INLINE_MAX (192 * 1024) /* op list and carried contents; leaves room for the header */
 #define REPLICA_CARRIED_MAX      64           /* contents carried in one record */
-#define REPLICA_OPS_SIZE_MAX     ((size_t)64 << 20) /* an op list: about 300,000 ops; held in memory while applied */
+#define REPLICA_OPS_SIZE_MAX                                                                                 \
+    ((size_t)64 << 20) /* an op list: about 300,000 ops; held in memory while applied */
 
 enum replica_target { REPLICA_TARGET_PATH = 0, REPLICA_TARGET_OBJECT = 1 };
 
@@ -23,7 +24,8 @@ struct replica_op {
     struct replica_id object;  /* OBJECT: the link object */
     struct replica_stamp base; /* the version that the writer saw there; zero: nothing */
     bool tombstone;
-    struct replica_entry entry; /* pointers borrowed; of a tombstone: the last entry if it was a directory, else kind 0 */
+    struct replica_entry
+        entry; /* pointers borrowed; of a tombstone: the last entry if it was a directory, else kind 0 */
 };
 
 void replica_op_pack(struct replica_buffer *out, const struct replica_op *op);
@@ -42,19 +44,19 @@ struct replica_carried {
  * from the proposal's maker. */
 struct replica_delta {
     struct replica_id volume;
-    struct replica_id commit;    /* the commit id */
-    struct replica_vector deps;  /* what must be applied before */
-    struct replica_id node;      /* the writer's store */
-    uint64_t time_ms;            /* the writer's clock when the drafts were frozen; for people */
+    struct replica_id commit;   /* the commit id */
+    struct replica_vector deps; /* what must be applied before */
+    struct replica_id node;     /* the writer's store */
+    uint64_t time_ms;           /* the writer's clock when the drafts were frozen; for people */
     uint64_t op_count;
-    uint64_t byte_count;         /* sum of the sizes of the files it writes; for people */
-    const uint8_t *ops;          /* the op list, if it lies in the record; else NULL */
+    uint64_t byte_count; /* sum of the sizes of the files it writes; for people */
+    const uint8_t *ops;  /* the op list, if it lies in the record; else NULL */
     size_t ops_size;
     struct replica_content_id ops_content; /* else the content that holds it */
     size_t carried_n;
     struct replica_carried carried[REPLICA_CARRIED_MAX];
     /* of a delta, zero in a proposal */
-    uint64_t stamp_hlc;     /* the stamp is (stamp_hlc, commit) */
+    uint64_t stamp_hlc; /* the stamp is (stamp_hlc, commit) */
     struct replica_dot dot;
 };
 
@@ -69,6 +71,7 @@ struct replica_stamp replica_delta_stamp(const struct replica_delta *delta);
 
 /* Walks an op list, checking each op and the order (no target twice). visit's non-zero result stops the walk and is returned.
  * Errors: MALFORMED. */
-int replica_ops_each(const uint8_t *ops, size_t n, int (*visit)(void *context, const struct replica_op *op), void *context);
+int replica_ops_each(const uint8_t *ops, size_t n, int (*visit)(void *context, const struct replica_op *op),
+                     void *context);
 
 #endif

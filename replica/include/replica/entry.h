@@ -4,13 +4,14 @@
 
 #include "replica/pack.h"
 
-#define REPLICA_INLINE_MAX        256         /* bytes small enough to live in the entry */
-#define REPLICA_SYMLINK_MAX       4096        /* as Linux */
-#define REPLICA_XATTR_NAME_MAX    255         /* as Linux */
-#define REPLICA_XATTR_VALUE_MAX   (16 * 1024) /* bounded so that an entry stays a small record; Linux allows 64 KiB */
-#define REPLICA_XATTRS_MAX        64
-#define REPLICA_XATTRS_SIZE_MAX   (24 * 1024) /* all names and values of an entry */
-#define REPLICA_ENTRY_SIZE_MAX    (40 * 1024) /* an encoded entry: xattrs, link target, rest */
+#define REPLICA_INLINE_MAX     256  /* bytes small enough to live in the entry */
+#define REPLICA_SYMLINK_MAX    4096 /* as Linux */
+#define REPLICA_XATTR_NAME_MAX 255  /* as Linux */
+#define REPLICA_XATTR_VALUE_MAX                                                                              \
+    (16 * 1024) /* bounded so that an entry stays a small record; Linux allows 64 KiB */
+#define REPLICA_XATTRS_MAX      64
+#define REPLICA_XATTRS_SIZE_MAX (24 * 1024) /* all names and values of an entry */
+#define REPLICA_ENTRY_SIZE_MAX  (40 * 1024) /* an encoded entry: xattrs, link target, rest */
 
 enum replica_kind {
     REPLICA_KIND_FILE = 1,
@@ -20,7 +21,8 @@ enum replica_kind {
     REPLICA_KIND_SOCKET = 5,
     REPLICA_KIND_CHARACTER_DEVICE = 6,
     REPLICA_KIND_BLOCK_DEVICE = 7,
-    REPLICA_KIND_LINK = 8, /* a name of a link object: only `object` counts, all else is in the object's entry */
+    REPLICA_KIND_LINK =
+        8, /* a name of a link object: only `object` counts, all else is in the object's entry */
 };
 
 /* How anything names bytes: inline, by content id, or (in a view only) by the number of a draft file. */
@@ -38,14 +40,15 @@ struct replica_entry {
     enum replica_kind kind;
     uint32_t mode; /* permission bits, set-id and sticky: 0–07777 */
     uint32_t uid, gid;
-    int64_t mtime_ns;          /* since 1970 */
-    uint64_t size;             /* of a file, in bytes; agrees with blob */
-    struct replica_blob blob;  /* of a file */
-    const char *target;        /* of a symbolic link; borrowed */
-    size_t target_size;        /* 1–4096 */
-    uint32_t major, minor;     /* of a device */
-    struct replica_id object;  /* of a LINK */
-    const uint8_t *xattrs;     /* encoded, borrowed: a MessagePack array of name, value, name, value …; NULL: none */
+    int64_t mtime_ns;         /* since 1970 */
+    uint64_t size;            /* of a file, in bytes; agrees with blob */
+    struct replica_blob blob; /* of a file */
+    const char *target;       /* of a symbolic link; borrowed */
+    size_t target_size;       /* 1–4096 */
+    uint32_t major, minor;    /* of a device */
+    struct replica_id object; /* of a LINK */
+    const uint8_t
+        *xattrs; /* encoded, borrowed: a MessagePack array of name, value, name, value …; NULL: none */
     size_t xattrs_size;
 };
 
@@ -60,7 +63,8 @@ int replica_entry_check(const struct replica_entry *entry);
 
 /* Visits the xattrs; stops at the first non-zero result and returns it. Errors: MALFORMED. */
 int replica_entry_each_xattr(const struct replica_entry *entry,
-                             int (*visit)(void *context, const char *name, size_t name_n, const uint8_t *value, size_t n),
+                             int (*visit)(void *context, const char *name, size_t name_n,
+                                          const uint8_t *value, size_t n),
                              void *context);
 
 /* Byte for byte the same meaning. */

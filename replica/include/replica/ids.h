@@ -9,11 +9,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define REPLICA_ID_SIZE 16
-#define REPLICA_HASH_SIZE 32
+#define REPLICA_ID_SIZE         16
+#define REPLICA_HASH_SIZE       32
 #define REPLICA_CONTENT_ID_SIZE 40 /* root, then length as u64 big-endian */
-#define REPLICA_STAMP_SIZE 24      /* hlc u64 big-endian, then the commit id */
-#define REPLICA_ACTOR_SIZE 24      /* store id, then epoch u64 big-endian */
+#define REPLICA_STAMP_SIZE      24 /* hlc u64 big-endian, then the commit id */
+#define REPLICA_ACTOR_SIZE      24 /* store id, then epoch u64 big-endian */
 
 /* A random 128-bit name: of a store, volume, commit, cluster, view or link object. All zero means "none". */
 struct replica_id {
@@ -58,7 +58,8 @@ int replica_id_parse(const char *text, struct replica_id *ret_id);
 int replica_content_id_compare(const struct replica_content_id *a, const struct replica_content_id *b);
 bool replica_content_id_equal(const struct replica_content_id *a, const struct replica_content_id *b);
 void replica_content_id_encode(const struct replica_content_id *id, uint8_t ret[REPLICA_CONTENT_ID_SIZE]);
-void replica_content_id_decode(const uint8_t bytes[REPLICA_CONTENT_ID_SIZE], struct replica_content_id *ret_id);
+void replica_content_id_decode(const uint8_t bytes[REPLICA_CONTENT_ID_SIZE],
+                               struct replica_content_id *ret_id);
 
 int replica_stamp_compare(const struct replica_stamp *a, const struct replica_stamp *b);
 bool replica_stamp_is_zero(const struct replica_stamp *stamp);

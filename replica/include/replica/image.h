@@ -52,7 +52,8 @@ struct replica_image_progress {
  * where the next part begins, in part; *ret_n 0: it was the last. Errors: MALFORMED, IO, NOMEM. */
 int replica_image_take(struct replica_volume *volume, const uint8_t *part, size_t n,
                        struct replica_kv_batch *log, struct replica_kv_batch *map,
-                       struct replica_image_progress *progress, size_t *reads, const uint8_t **ret_next, size_t *ret_n);
+                       struct replica_image_progress *progress, size_t *reads, const uint8_t **ret_next,
+                       size_t *ret_n);
 /* All parts are durable in the map: the volume stands at image->applied from now on, and its log begins
  * there. Errors: MISMATCH (totals are not what the image promised: a part was lost or wrong), TOOBIG. */
 int replica_image_adopt(struct replica_volume *volume, const struct replica_image *image,

@@ -11,7 +11,7 @@
 
 #include "replica/buffer.h"
 
-#define REPLICA_KV_KEY_MAX   8192      /* two paths of 4096 bytes less what precedes them never meet in one key */
+#define REPLICA_KV_KEY_MAX   8192 /* two paths of 4096 bytes less what precedes them never meet in one key */
 #define REPLICA_KV_VALUE_MAX (1 << 20) /* larger values stall LevelDB; bytes belong into contents */
 
 /* A list of puts and deletes, applied in order, all or nothing. Keeps an index of its keys so that a step can read
@@ -27,12 +27,14 @@ struct replica_kv_batch {
 void replica_kv_batch_init(struct replica_kv_batch *batch);
 void replica_kv_batch_close(struct replica_kv_batch *batch);
 void replica_kv_batch_clear(struct replica_kv_batch *batch);
-void replica_kv_batch_put(struct replica_kv_batch *batch, const void *key, size_t key_n, const void *value, size_t n);
+void replica_kv_batch_put(struct replica_kv_batch *batch, const void *key, size_t key_n, const void *value,
+                          size_t n);
 void replica_kv_batch_delete(struct replica_kv_batch *batch, const void *key, size_t key_n);
 
 /* Visits the operations in order; value NULL is a delete. Stops at the first non-zero result and returns it. */
 int replica_kv_batch_each(const struct replica_kv_batch *batch,
-                          int (*visit)(void *context, const uint8_t *key, size_t key_n, const uint8_t *value, size_t n),
+                          int (*visit)(void *context, const uint8_t *key, size_t key_n, const uint8_t *value,
+                                       size_t n),
                           void *context);
 
 struct replica_kv;
@@ -82,7 +84,8 @@ void replica_kv_cursor_seek(struct replica_kv_cursor *cursor, const void *key, s
 void replica_kv_cursor_next(struct replica_kv_cursor *cursor);
 bool replica_kv_cursor_valid(const struct replica_kv_cursor *cursor);
 void replica_kv_cursor_key(const struct replica_kv_cursor *cursor, const uint8_t **ret_key, size_t *ret_n);
-void replica_kv_cursor_value(const struct replica_kv_cursor *cursor, const uint8_t **ret_value, size_t *ret_n);
+void replica_kv_cursor_value(const struct replica_kv_cursor *cursor, const uint8_t **ret_value,
+                             size_t *ret_n);
 int replica_kv_cursor_close(struct replica_kv_cursor **cursor);
 
 /* Closes and frees; *kv becomes NULL. Nothing that was written is lost by it; it does not sync. */

@@ -13,7 +13,8 @@ struct replica_limits {
 };
 
 /* Whether op_count more entries could be too many at all. */
-bool replica_limit_may_exceed(const struct replica_limits *limits, const struct replica_volume *volume, uint64_t op_count);
+bool replica_limit_may_exceed(const struct replica_limits *limits, const struct replica_volume *volume,
+                              uint64_t op_count);
 
 /* Caller-owned; zero it at first. list: the op list (borrowed, the same at each call). Looks at no more than max ops per call: AGAIN until 0.
  * Errors: NOSPACE (over a limit); MALFORMED, CORRUPT, IO, NOMEM. */
@@ -22,7 +23,8 @@ struct replica_limit_check {
     int64_t inodes; /* that would be added */
     struct replica_map_run run;
 };
-int replica_limit_check(struct replica_limit_check *check, const struct replica_limits *limits, const struct replica_volume *volume,
-                        const uint8_t *list, size_t n, size_t max, size_t *reads);
+int replica_limit_check(struct replica_limit_check *check, const struct replica_limits *limits,
+                        const struct replica_volume *volume, const uint8_t *list, size_t n, size_t max,
+                        size_t *reads);
 
 #endif

@@ -51,11 +51,12 @@ struct replica_target_name {
 
 /* Running totals of a volume, a field of its head record; maintained by apply. */
 struct replica_totals {
-    uint64_t inodes;       /* live files, directories, links objects … : names, objects counted once */
-    uint64_t files;        /* live non-directories */
-    uint64_t bytes;        /* sum of live files' sizes */
+    uint64_t inodes;        /* live files, directories, links objects … : names, objects counted once */
+    uint64_t files;         /* live non-directories */
+    uint64_t bytes;         /* sum of live files' sizes */
     uint64_t history_bytes; /* sum of the sizes of superseded and lost versions kept */
-    uint8_t state_hash[REPLICA_HASH_SIZE]; /* sum mod 2^256 of the hashes of the live winners (target, entry, stamp) */
+    uint8_t state_hash
+        [REPLICA_HASH_SIZE]; /* sum mod 2^256 of the hashes of the live winners (target, entry, stamp) */
 };
 void replica_totals_pack(struct replica_buffer *out, const struct replica_totals *totals);
 int replica_totals_read(struct replica_pack_reader *reader, struct replica_totals *ret_totals);
@@ -71,8 +72,9 @@ struct replica_apply {
     uint64_t time_ms;
 };
 struct replica_map_run;
-int replica_map_apply(const struct replica_map *map, const struct replica_apply *apply, const struct replica_op *op,
-                      struct replica_kv_batch *pending, struct replica_totals *totals, struct replica_map_run *run, size_t *reads);
+int replica_map_apply(const struct replica_map *map, const struct replica_apply *apply,
+                      const struct replica_op *op, struct replica_kv_batch *pending,
+                      struct replica_totals *totals, struct replica_map_run *run, size_t *reads);
 
 /* How many live children a directory has is kept beside its versions. Ops come sorted by parent, so one delta's ops of one directory are a
  * run: it is counted while they are applied, and written once. Zero it at first; end it after the last op. */
@@ -82,14 +84,16 @@ struct replica_map_run {
     size_t parent_size;
     int64_t change;
 };
-int replica_map_run_end(const struct replica_map *map, const struct replica_apply *apply, struct replica_map_run *run,
-                        struct replica_kv_batch *pending, size_t *reads);
+int replica_map_run_end(const struct replica_map *map, const struct replica_apply *apply,
+                        struct replica_map_run *run, struct replica_kv_batch *pending, size_t *reads);
 /* Live names in dir (as merged) at apply_seq. */
-int replica_map_children(const struct replica_map *map, struct replica_path dir, uint64_t apply_seq, uint64_t *ret_n);
+int replica_map_children(const struct replica_map *map, struct replica_path dir, uint64_t apply_seq,
+                         uint64_t *ret_n);
 
 /* The newest version at or before apply_seq, as merged. Errors: NOTFOUND. */
 int replica_map_get(const struct replica_map *map, const struct replica_kv_batch *pending,
-                    const struct replica_target_name *name, uint64_t apply_seq, struct replica_version *ret_version);
+                    const struct replica_target_name *name, uint64_t apply_seq,
+                    struct replica_version *ret_version);
 
 /* As users see it. Errors: NOTFOUND; NOTDIR if a parent is shown as something else than a directory. */
 int replica_map_lookup(const struct replica_map *map, struct replica_path path, uint64_t apply_seq,
@@ -98,9 +102,11 @@ int replica_map_lookup(const struct replica_map *map, struct replica_path path, 
 /* The shown children of dir in name order, an alias right behind the name that it stands for; after the name or alias `after` (empty: from the first), at most max of them, skipping what
  * is not shown; visit borrows. A non-zero result of visit stops and is returned. *reads grows. *ret_more: there may be more.
  * Errors: NOTFOUND, NOTDIR. */
-int replica_map_list(const struct replica_map *map, struct replica_path dir, struct replica_path after, uint64_t apply_seq,
-                     size_t max, size_t *reads, bool *ret_more,
-                     int (*visit)(void *context, struct replica_path name, const struct replica_version *version), void *context);
+int replica_map_list(const struct replica_map *map, struct replica_path dir, struct replica_path after,
+                     uint64_t apply_seq, size_t max, size_t *reads, bool *ret_more,
+                     int (*visit)(void *context, struct replica_path name,
+                                  const struct replica_version *version),
+                     void *context);
 
 /* All versions of a path, newest stamp first, losers included and marked. */
 int replica_map_history(const struct replica_map *map, struct replica_path path,
@@ -109,11 +115,15 @@ int replica_map_history(const struct replica_map *map, struct replica_path path,
 /* All lost versions of the volume, by path: neither the winner nor named as base by any
  * version of that path. */
 int replica_map_lost(const struct replica_map *map,
-                     int (*visit)(void *context, struct replica_path path, const struct replica_version *version), void *context);
+                     int (*visit)(void *context, struct replica_path path,
+                                  const struct replica_version *version),
+                     void *context);
 
 /* Of one commit only: the paths at which it met a version that it had not seen, as found while it was applied; version is NULL. */
 int replica_map_lost_by(const struct replica_map *map, const struct replica_id *commit,
-                        int (*visit)(void *context, struct replica_path path, const struct replica_version *version), void *context);
+                        int (*visit)(void *context, struct replica_path path,
+                                     const struct replica_version *version),
+                        void *context);
 
 /* Whether any kept version of any volume refers to content. */
 int replica_map_refers(struct replica_kv *kv, const struct replica_content_id *content, bool *ret_refers);
@@ -123,6 +133,7 @@ int replica_map_each_volume(struct replica_kv *kv, const struct replica_content_
                             int (*visit)(void *context, const struct replica_id *volume), void *context);
 
 /* The hash of the live winners by a full scan, to check totals->state_hash in tests and fsck. */
-int replica_map_state_hash(const struct replica_map *map, uint64_t apply_seq, uint8_t ret_hash[REPLICA_HASH_SIZE]);
+int replica_map_state_hash(const struct replica_map *map, uint64_t apply_seq,
+                           uint8_t ret_hash[REPLICA_HASH_SIZE]);
 
 #endif

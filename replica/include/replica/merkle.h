@@ -36,13 +36,14 @@ void replica_merkle_zero_chunk(size_t n, struct replica_hash *ret_hash);
 void replica_merkle_content(const void *data, size_t n, struct replica_content_id *ret_id);
 
 /* Shapes of a content of that length. */
-uint32_t replica_merkle_chunks(uint64_t length);                       /* 0 for the empty content */
-uint32_t replica_merkle_pages(uint64_t length);                        /* 0 for the empty content */
-uint32_t replica_merkle_page_chunks(uint64_t length, uint32_t page);   /* chunk ids in that page */
-uint32_t replica_merkle_chunk_size(uint64_t length, uint32_t chunk);   /* bytes in that chunk */
+uint32_t replica_merkle_chunks(uint64_t length);                     /* 0 for the empty content */
+uint32_t replica_merkle_pages(uint64_t length);                      /* 0 for the empty content */
+uint32_t replica_merkle_page_chunks(uint64_t length, uint32_t page); /* chunk ids in that page */
+uint32_t replica_merkle_chunk_size(uint64_t length, uint32_t chunk); /* bytes in that chunk */
 
 /* Whether ids (n of them) are the page ids (ROOT piece) of content, or the chunk ids of page `page` whose id is page_id. */
-bool replica_merkle_verify_root(const struct replica_content_id *content, const struct replica_hash *ids, size_t n);
+bool replica_merkle_verify_root(const struct replica_content_id *content, const struct replica_hash *ids,
+                                size_t n);
 bool replica_merkle_verify_page(const struct replica_hash *page_id, const struct replica_hash *ids, size_t n);
 
 #endif

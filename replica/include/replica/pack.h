@@ -25,7 +25,8 @@ void replica_pack_cstr(struct replica_buffer *out, const char *text);
 void replica_pack_id(struct replica_buffer *out, const struct replica_id *id);                 /* bin 16 */
 void replica_pack_content_id(struct replica_buffer *out, const struct replica_content_id *id); /* bin 40 */
 void replica_pack_stamp(struct replica_buffer *out, const struct replica_stamp *stamp);        /* bin 24 */
-void replica_pack_dot(struct replica_buffer *out, const struct replica_dot *dot); /* bin 24 + uint: two items */
+void replica_pack_dot(struct replica_buffer *out,
+                      const struct replica_dot *dot); /* bin 24 + uint: two items */
 
 enum replica_pack_type {
     REPLICA_PACK_END, /* no more bytes, or the reader failed */
@@ -57,8 +58,10 @@ int replica_pack_read_int(struct replica_pack_reader *reader, int64_t *ret_value
 int replica_pack_read_bool(struct replica_pack_reader *reader, bool *ret_value);
 int replica_pack_read_array(struct replica_pack_reader *reader, size_t max, size_t *ret_n);
 int replica_pack_read_map(struct replica_pack_reader *reader, size_t max, size_t *ret_n);
-int replica_pack_read_bin(struct replica_pack_reader *reader, size_t max, const uint8_t **ret_data, size_t *ret_n);
-int replica_pack_read_str(struct replica_pack_reader *reader, size_t max, const char **ret_text, size_t *ret_n);
+int replica_pack_read_bin(struct replica_pack_reader *reader, size_t max, const uint8_t **ret_data,
+                          size_t *ret_n);
+int replica_pack_read_str(struct replica_pack_reader *reader, size_t max, const char **ret_text,
+                          size_t *ret_n);
 int replica_pack_read_id(struct replica_pack_reader *reader, struct replica_id *ret_id);
 int replica_pack_read_content_id(struct replica_pack_reader *reader, struct replica_content_id *ret_id);
 int replica_pack_read_stamp(struct replica_pack_reader *reader, struct replica_stamp *ret_stamp);

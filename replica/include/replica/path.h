@@ -23,7 +23,8 @@ bool replica_path_is_canonical(const char *text, size_t n);
 int replica_path_canonicalize(const char *text, size_t n, char *ret_text, size_t *ret_size);
 
 /* Splits into parent and last component, both borrowed from path. The root has an empty parent and name. */
-void replica_path_split(struct replica_path path, struct replica_path *ret_parent, struct replica_path *ret_name);
+void replica_path_split(struct replica_path path, struct replica_path *ret_parent,
+                        struct replica_path *ret_name);
 
 /* Whether path is below dir (not equal to it). Everything but the root is below the root. */
 bool replica_path_is_below(struct replica_path path, struct replica_path dir);

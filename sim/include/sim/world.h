@@ -97,7 +97,8 @@ int world_put(struct world *world, size_t node, const struct replica_id *view, c
 int world_remove(struct world *world, size_t node, const struct replica_id *view, const char *path);
 /* Any change of a view, called in steps until it does not return AGAIN; context is borrowed until then. */
 int world_edit(struct world *world, size_t node, const struct replica_id *view,
-               int (*edit)(void *context, struct replica_view *view, struct replica_kv_batch *log), void *context);
+               int (*edit)(void *context, struct replica_view *view, struct replica_kv_batch *log),
+               void *context);
 int world_commit(struct world *world, size_t node, const struct replica_id *view);
 int world_reload(struct world *world, size_t node, const struct replica_id *view);
 /* What the view shows at path; contents are fetched if need be. Errors: NOTFOUND, those of a fetch. */
@@ -105,7 +106,8 @@ int world_read(struct world *world, size_t node, const struct replica_id *view, 
                struct replica_buffer *ret_bytes);
 
 /* Any request to the registry; its names are borrowed until the answer. */
-struct world_call *world_control_start(struct world *world, size_t node, const struct gossip_control_request *request);
+struct world_call *world_control_start(struct world *world, size_t node,
+                                       const struct gossip_control_request *request);
 struct world_call *world_create_start(struct world *world, size_t node, const char *name);
 struct world_call *world_open_start(struct world *world, size_t node, const struct replica_id *volume);
 struct world_call *world_put_start(struct world *world, size_t node, const struct replica_id *view,

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_NO_SPACE = 5 };
+enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_NO_SPACE = 5, EXIT_BUSY = 6, EXIT_DENIED = 7 };
 
 static void print_setting(void *context, const char *name, const char *variable, const char *argument,
                           const char *help)
@@ -30,8 +30,10 @@ static void print_help(void)
            "variables, those over the file.\n\n");
     node_config_each(print_setting, NULL);
     printf("\nA SIZE is in bytes, or with K, M, G or T (powers of 1024). Exit codes: 0 stopped cleanly, 1 "
-           "failed, or drafts were left\n"
-           "uncommitted (they are kept), 2 a flag or setting is wrong, 5 no space.\n");
+           "failed,\n"
+           "or drafts were left uncommitted (they are kept), 2 a flag or setting is wrong, 5 no space, 6 the "
+           "port or\n"
+           "the data directory is in use, 7 the key or the directory may not be read.\n");
 }
 
 static int complain(const char *message)
@@ -97,9 +99,18 @@ static int run(const struct node_config *config)
     if (rv != 0)
         fprintf(stderr, "remora node: %s\n", message != NULL ? message : replica_error_text(rv));
     free(message);
-    if (rv == REPLICA_E_NOSPACE)
+    switch (rv) {
+    case 0:
+        return unfinished > 0 ? EXIT_FAILED : EXIT_OK;
+    case REPLICA_E_NOSPACE:
         return EXIT_NO_SPACE;
-    return rv != 0 || unfinished > 0 ? EXIT_FAILED : EXIT_OK;
+    case REPLICA_E_BUSY:
+        return EXIT_BUSY;
+    case REPLICA_E_DENIED:
+        return EXIT_DENIED;
+    default:
+        return EXIT_FAILED;
+    }
 }
 
 int node_main(int argc, char **argv)

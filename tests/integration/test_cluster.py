@@ -230,7 +230,7 @@ class BadInput(unittest.TestCase):
                         self.assertIn(text, result.stderr)
                 self.assertEqual(node.cli("ls", "v").stdout, b"")
                 second = subprocess.run([*node.command(), "--socket", directory + "/second.sock", "--listen", "tcp://127.0.0.1:0"], capture_output=True)
-                self.assertNotEqual(second.returncode, 0)
+                self.assertEqual(second.returncode, 6)
                 self.assertIn(node.data.encode(), second.stderr)
             finally:
                 node.kill()

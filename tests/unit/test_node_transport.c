@@ -15,7 +15,7 @@ static void messages_arrive_in_order_both_ways(void **state)
     for (uint32_t i = 1; i <= 1000; i++) {
         tell(&a, &b, CONTROL, i, 100);
         tell(&b, &a, CONTROL, i, 5000);
-        tell(&b, &a, DATA, i, 70000);
+        tell(&b, &a, DATA, i, 60000); /* all of them fit into the queue */
     }
     wait_received(&b, CONTROL, 1000);
     wait_received(&a, CONTROL, 1000);

@@ -76,6 +76,8 @@ static int take_up(struct files *files, const struct replica_content_id *id, con
         item->packed = place->packed;
         item->pack = place->pack;
         item->offset = place->offset;
+        if (item->packed && item->pack > files->pack)
+            files->pack = item->pack; /* begun after the last record of which pack comes next */
         rv = contents_tree_fill(&item->tree, ids);
         if (rv == 0)
             files_add_filled(files, item);

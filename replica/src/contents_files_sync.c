@@ -36,6 +36,16 @@ int files_release_later(struct files *files, const struct files_release *release
     return 0;
 }
 
+/* Whether something in the pack waits to become complete: it is not counted as live yet. Lock held. */
+static bool is_awaited(const struct files *files, uint64_t pack)
+{
+    for (size_t i = 0; i < FILES_TABLE_SIZE; i++)
+        for (const struct files_item *item = files->table[i]; item != NULL; item = item->next)
+            if (item->packed && item->state == REPLICA_CONTENTS_FILLED && item->pack == pack)
+                return true;
+    return false;
+}
+
 /* Punching frees whole blocks only, so a pack goes when nothing in it is live. */
 static int release_packed(struct files *files, const struct files_release *release)
 {
@@ -45,7 +55,7 @@ static int release_packed(struct files *files, const struct files_release *relea
     if (rv != 0)
         return rv;
     files_pack_name(release->place.pack, name);
-    if (live == 0 && release->place.pack != files->pack)
+    if (live == 0 && release->place.pack != files->pack && !is_awaited(files, release->place.pack))
         return unlinkat(files->packs, name, 0) == 0 || errno == ENOENT ? 0 : files_errno();
     fd = openat(files->packs, name, O_RDWR | O_CLOEXEC);
     if (fd < 0)

@@ -213,8 +213,10 @@ static int open_pack(struct files *files)
     if (files->pack_fd >= 0 && files->pack_size < FILES_PACK_MAX)
         return 0;
     if (files->pack_fd >= 0) {
-        if (files->pack_dirty && fsync(files->pack_fd) != 0)
+        if (files->pack_dirty && fsync(files->pack_fd) != 0) {
+            files->failed = true; /* a second try would succeed, and prove nothing */
             return files_errno();
+        }
         close(files->pack_fd);
         files->pack_fd = -1;
     }

@@ -114,6 +114,33 @@ static void test_filled_survives_a_kill(void **state)
     assert_bytes(f, &large, LARGE);
 }
 
+/* A pack is not let go of with the last live content in it while another there waits for its sync. */
+static void test_pack_is_kept_for_what_is_filled(void **state)
+{
+    struct fixture *f = *state;
+    struct replica_content_id first, second;
+    assert_int_equal(replica_contents_ingest(f->contents, f->bytes + 1, SMALL, &first), 0);
+    assert_int_equal(replica_contents_sync(f->contents), 0);
+    assert_int_equal(replica_contents_ingest(f->contents, f->bytes, SMALL, &second), 0);
+    next_life(f); /* which appends to another pack */
+    assert_int_equal(replica_contents_remove(f->contents, &first), 0);
+    assert_int_equal(replica_contents_sync(f->contents), 0);
+    assert_int_equal(replica_contents_state(f->contents, &second), REPLICA_CONTENTS_COMPLETE);
+    assert_bytes(f, &second, SMALL);
+}
+
+/* Two lives in a row that never got to sync: the second does not append where the first one's bytes lie. */
+static void test_no_pack_is_begun_twice(void **state)
+{
+    struct fixture *f = *state;
+    struct replica_content_id first, second;
+    assert_int_equal(replica_contents_ingest(f->contents, f->bytes, SMALL, &first), 0);
+    next_life(f);
+    assert_int_equal(replica_contents_ingest(f->contents, f->bytes + 1, SMALL, &second), 0);
+    assert_int_equal(replica_contents_sync(f->contents), 0);
+    assert_bytes(f, &first, SMALL);
+}
+
 static void find_partial(struct fixture *f, const struct replica_content_id *id, char path[256])
 {
     int n = snprintf(path, 256, "%s/partial/", f->path);
@@ -278,6 +305,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_filled_survives_a_kill, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_no_pack_is_begun_twice, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_pack_is_kept_for_what_is_filled, setup, teardown),
         cmocka_unit_test_setup_teardown(test_what_was_spoiled_is_forgotten, setup, teardown),
         cmocka_unit_test_setup_teardown(test_an_adopted_draft_stays, setup, teardown),
         cmocka_unit_test_setup_teardown(test_writers_readers_and_a_sync_at_once, setup, teardown),

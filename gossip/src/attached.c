@@ -90,6 +90,7 @@ static int attach(struct attached_table *table, const struct replica_id *volume,
     }
     state = replica_volume_state(attached->volume);
     attached->durable = state->held;
+    attached->loaded_seq = state->ordered_seq;
     attached->applying = true;
     *ret_attached = attached;
     return 0;

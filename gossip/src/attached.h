@@ -35,6 +35,8 @@ struct attached {
     size_t marks_n;
     struct replica_vector durable; /* held, as of the last sync: what this voter counts of itself */
     bool applying;                 /* more could be ordered or applied at once */
+    uint64_t
+        loaded_seq; /* what had a place when this life began: until it is applied again, the map names too little */
     /* sync */
     struct replica_vector target; /* to be pulled */
     struct replica_id source;     /* asked in the pull in course; zero: none */

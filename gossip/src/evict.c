@@ -38,6 +38,19 @@ static int is_kept_for(void *context, const struct replica_id *volume)
     return gossip_sync_is_voter(peer->control, volume, &peer->self) ? 1 : 0;
 }
 
+/* After a crash the map is behind the log, where what was applied once is pinned no more: what a volume of
+ * this voter names may seem to be named by others only. */
+static bool names_all(const struct gossip_peer *peer)
+{
+    for (size_t i = 0; i < peer->table.n; i++) {
+        const struct attached *attached = peer->table.items[i];
+        if (replica_volume_state(attached->volume)->applied_seq < attached->loaded_seq &&
+            gossip_sync_is_voter(peer->control, &attached->id, &peer->self))
+            return false;
+    }
+    return true;
+}
+
 static int may_evict(struct gossip_peer *peer, const struct replica_content_id *content, bool *ret_may)
 {
     bool refers = false;
@@ -112,7 +125,7 @@ int peer_evict_room(struct gossip_peer *peer, const struct replica_content_id *c
     bool end;
     int rv;
     if (evict->limit == 0 || content->length >= evict->limit || gossip_quorum_is_settling(&peer->quorum) ||
-        replica_contents_state(peer->contents, content) != REPLICA_CONTENTS_ABSENT)
+        !names_all(peer) || replica_contents_state(peer->contents, content) != REPLICA_CONTENTS_ABSENT)
         return 0;
     rv = let_go(peer, evict->limit - content->length, EVICT_AT_ONCE, &update->reads, &end);
     for (int again = 0; rv == 0 && end && again < 2;
@@ -134,6 +147,8 @@ int peer_evict(struct gossip_peer *peer, struct gossip_time time, struct gossip_
         update->reads >= GOSSIP_STEP_READS_MAX)
         return 0;
     evict->at_ms = time.now_ms + EVICT_STEP_MS;
+    if (!names_all(peer))
+        return 0;
     rv = let_go(peer, evict->limit - evict->limit / EVICT_SHARE, EVICT_PER_STEP, &update->reads, &end);
     found = evict->found;
     if (end)

@@ -296,10 +296,16 @@ static int start(struct gossip_peer *peer, const struct gossip_peer_event *event
     return rv;
 }
 
+/* Contents are let go of first: what this very step pins or names is not yet seen by those who look whether
+ * anything needs a content, while whoever pins or names one sees that it has gone. */
 static int timer(struct gossip_peer *peer, const struct gossip_peer_event *event,
                  struct gossip_update *update)
 {
-    int rv = to_member(peer, GOSSIP_MEMBER_EVENT_TIMER, event, update);
+    int rv = peer_collect(peer, event->time, update);
+    if (rv == 0)
+        rv = peer_evict(peer, event->time, update);
+    if (rv == 0)
+        rv = to_member(peer, GOSSIP_MEMBER_EVENT_TIMER, event, update);
     if (rv == 0)
         rv = to_control(peer, GOSSIP_CONTROL_EVENT_TIMER, event, NULL, update);
     if (rv == 0)
@@ -310,10 +316,6 @@ static int timer(struct gossip_peer *peer, const struct gossip_peer_event *event
         rv = to_swarm(peer, GOSSIP_SWARM_EVENT_TIMER, event, NULL, update);
     if (rv == 0)
         rv = peer_edit_some(peer, update);
-    if (rv == 0)
-        rv = peer_collect(peer, event->time, update);
-    if (rv == 0)
-        rv = peer_evict(peer, event->time, update);
     return rv;
 }
 

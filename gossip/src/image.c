@@ -6,9 +6,10 @@
 #include <string.h>
 
 enum image_phase {
-    IMAGE_CLEARING, /* what an unfinished one left */
     IMAGE_TAKING,
-    IMAGE_SYNCING, /* all parts are in the map, which is being synced */
+    IMAGE_SYNCING,  /* all parts are in the map, which is being synced */
+    IMAGE_CLEARING, /* given up, or left by an earlier life: its parts leave the map */
+    IMAGE_DROPPING, /* the cleared map is being synced */
 };
 
 struct attached_image {
@@ -70,13 +71,15 @@ static void ask(struct gossip_sync *sync, struct attached *attached, struct goss
     replica_pack_id(&payload, &attached->id);
     replica_pack_uint(&payload, image->image.apply_seq);
     replica_pack_bin(&payload, image->position, image->position_n);
-    gossip_update_send(update, &image->source, GOSSIP_ROOM_SYNC, MESSAGE_IMAGE_PULL, &payload, false);
+    /* No part may come before the mark in the log is durable. */
+    gossip_update_send(update, &image->source, GOSSIP_ROOM_SYNC, MESSAGE_IMAGE_PULL, &payload,
+                       image->position_n == 0);
     replica_buffer_close(&payload);
     image->deadline_ms = time.now_ms + sync->options.pull_ms;
     gossip_update_wake(update, image->deadline_ms);
 }
 
-static void give_up(struct attached *attached, struct gossip_update *update)
+static void end(struct attached *attached, struct gossip_update *update)
 {
     free(attached->image);
     attached->image = NULL;
@@ -84,9 +87,17 @@ static void give_up(struct attached *attached, struct gossip_update *update)
     update->again = true; /* the pull begins anew */
 }
 
+/* What came so far must be gone before anything else is applied: the log of another voter may be what comes next. */
+static void give_up(struct attached *attached, struct gossip_update *update)
+{
+    attached->image->phase = IMAGE_CLEARING;
+    attached->image->sync_asked = false;
+    update->again = true;
+}
+
 bool image_is_coming(const struct attached *attached)
 {
-    return attached->image != NULL;
+    return attached->image != NULL || replica_image_is_unfinished(attached->volume);
 }
 
 int image_receive_offer(struct gossip_sync *sync, struct attached *attached,
@@ -97,7 +108,7 @@ int image_receive_offer(struct gossip_sync *sync, struct attached *attached,
     const struct replica_id *from = &event->message.from->store;
     if (replica_image_read(reader, &offered) != 0)
         return REPLICA_E_MALFORMED;
-    if (!replica_id_equal(&attached->source, from) || attached->image != NULL ||
+    if (!replica_id_equal(&attached->source, from) || image_is_coming(attached) ||
         !replica_image_is_wanted(attached->volume) ||
         !gossip_sync_is_voter(sync->control, &attached->id, from))
         return 0;
@@ -106,13 +117,13 @@ int image_receive_offer(struct gossip_sync *sync, struct attached *attached,
         return REPLICA_E_NOMEM;
     attached->image->source = *from;
     attached->image->image = offered;
-    attached->image->phase = IMAGE_CLEARING;
-    update->again = true;
+    attached->image->phase = IMAGE_TAKING;
+    replica_image_begin(attached->volume, &update->log);
+    ask(sync, attached, event->time, update);
     return 0;
 }
 
-static int clear_some(struct gossip_sync *sync, struct attached *attached, struct gossip_time time,
-                      struct gossip_update *update)
+static int clear_some(struct attached *attached, struct gossip_update *update)
 {
     int rv;
     if (update->map.count > 0) { /* scans do not see what this step writes */
@@ -123,10 +134,18 @@ static int clear_some(struct gossip_sync *sync, struct attached *attached, struc
     if (rv != 0 && rv != REPLICA_E_AGAIN)
         return rv;
     update->again = true;
-    if (rv == REPLICA_E_AGAIN)
-        return 0;
-    attached->image->phase = IMAGE_TAKING;
-    ask(sync, attached, time, update);
+    if (rv == 0)
+        attached->image->phase = IMAGE_DROPPING;
+    return 0;
+}
+
+/* An earlier life's image. */
+static int take_up(struct attached *attached)
+{
+    attached->image = calloc(1, sizeof *attached->image);
+    if (attached->image == NULL)
+        return REPLICA_E_NOMEM;
+    attached->image->phase = IMAGE_CLEARING;
     return 0;
 }
 
@@ -134,11 +153,17 @@ int image_tick(struct gossip_sync *sync, struct attached *attached, const struct
                struct gossip_update *update)
 {
     struct attached_image *image = attached->image;
+    if (image == NULL && image_is_coming(attached)) {
+        int rv = take_up(attached);
+        if (rv != 0)
+            return rv;
+        image = attached->image;
+    }
     if (image == NULL)
         return 0;
     if (image->phase == IMAGE_CLEARING)
-        return clear_some(sync, attached, event->time, update);
-    if (image->phase == IMAGE_SYNCING) {
+        return clear_some(attached, update);
+    if (image->phase == IMAGE_SYNCING || image->phase == IMAGE_DROPPING) {
         if (!image->sync_asked)
             image->sync_asked = sync_map(sync, update);
         return 0;
@@ -199,10 +224,17 @@ int image_map_synced(struct attached *attached, struct gossip_update *update)
     int rv;
     if (image == NULL || !image->sync_asked)
         return 0;
+    if (image->phase == IMAGE_DROPPING) {
+        replica_image_drop(attached->volume, &update->log);
+        end(attached, update);
+        return 0;
+    }
     rv = replica_image_adopt(attached->volume, &image->image, &image->progress, &update->log);
-    give_up(attached, update);
-    if (rv == REPLICA_E_MISMATCH || rv == REPLICA_E_TOOBIG)
-        return 0; /* not what was promised: begin anew */
+    if (rv == REPLICA_E_MISMATCH || rv == REPLICA_E_TOOBIG) {
+        give_up(attached, update); /* not what was promised: begin anew */
+        return 0;
+    }
+    end(attached, update);
     attached->applying = true;
     if (rv == 0)
         gossip_update_note(update, GOSSIP_NOTE_APPLIED, &attached->id, NULL, NULL);

@@ -194,6 +194,25 @@ bool replica_image_is_wanted(const struct replica_volume *volume)
     return state->stored.n == 0 && state->ordered_seq == 0 && state->applied_seq == 0;
 }
 
+void replica_image_begin(struct replica_volume *volume, struct replica_kv_batch *log)
+{
+    struct replica_log_key key = replica_log_key_image(&volume->state.id);
+    replica_kv_batch_put(log, key.bytes, key.size, "", 0);
+    volume->image_unfinished = true;
+}
+
+bool replica_image_is_unfinished(const struct replica_volume *volume)
+{
+    return volume->image_unfinished;
+}
+
+void replica_image_drop(struct replica_volume *volume, struct replica_kv_batch *log)
+{
+    struct replica_log_key key = replica_log_key_image(&volume->state.id);
+    replica_kv_batch_delete(log, key.bytes, key.size);
+    volume->image_unfinished = false;
+}
+
 int replica_image_clear(struct replica_volume *volume, size_t *reads, struct replica_kv_batch *map)
 {
     static const char PREFIXES[] = {'d', 'e', 'f', 'j', 'n', 'x'}; /* r: a reference too many is harmless */
@@ -222,6 +241,22 @@ int replica_image_clear(struct replica_volume *volume, size_t *reads, struct rep
     return n == CLEAR_RECORDS_MAX ? REPLICA_E_AGAIN : 0;
 }
 
+/* Each target once, spelt as keys are, in their order: so that a directory's names are one run. */
+static bool is_next(struct replica_image_progress *progress, const struct replica_target_name *name,
+                    const uint8_t *suffix, size_t n)
+{
+    struct map_key key = {.size = 0};
+    size_t shorter = n < progress->last_n ? n : progress->last_n;
+    int order = memcmp(progress->last, suffix, shorter);
+    map_key_append_target(&key, name);
+    if (key.size != n || memcmp(key.bytes, suffix, n) != 0 || order > 0 ||
+        (order == 0 && n <= progress->last_n))
+        return false;
+    memcpy(progress->last, suffix, n);
+    progress->last_n = n;
+    return true;
+}
+
 /* A version of the giver's becomes the only one here. */
 static int take_version(struct replica_volume *volume, const uint8_t *suffix, size_t suffix_n,
                         const uint8_t *value, size_t n, struct replica_kv_batch *map,
@@ -241,7 +276,8 @@ static int take_version(struct replica_volume *volume, const uint8_t *suffix, si
     if (rv == 0 &&
         ((name.target == REPLICA_TARGET_PATH && !replica_path_is_canonical(name.path.text, name.path.size)) ||
          replica_stamp_is_zero(&version.stamp) ||
-         (!version.tombstone && replica_entry_check(&version.entry) != 0)))
+         (!version.tombstone && replica_entry_check(&version.entry) != 0) ||
+         !is_next(progress, &name, suffix, suffix_n)))
         rv = REPLICA_E_CORRUPT;
     if (rv == 0) {
         apply.stamp = version.stamp;
@@ -330,6 +366,7 @@ int replica_image_adopt(struct replica_volume *volume, const struct replica_imag
     if (image->hlc_high > state->hlc_high)
         state->hlc_high = image->hlc_high;
     replica_volume_write_head(volume, log);
+    replica_image_drop(volume, log);
     replica_volume_checkpoint_take(volume);
     return replica_volume_checkpoint_write(volume, log);
 }

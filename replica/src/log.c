@@ -68,6 +68,11 @@ struct replica_log_key replica_log_key_proposal(const struct replica_id *volume,
     return key;
 }
 
+struct replica_log_key replica_log_key_image(const struct replica_id *volume)
+{
+    return key_start(volume, 'i');
+}
+
 struct replica_log_key replica_log_key_pin(const struct replica_content_id *content,
                                            const struct replica_id *volume, const struct replica_id *commit)
 {

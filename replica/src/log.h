@@ -21,6 +21,7 @@ struct replica_log_key replica_log_key_commit(const struct replica_id *volume,
 struct replica_log_key replica_log_key_order(const struct replica_id *volume, uint64_t apply_seq); /* a */
 struct replica_log_key replica_log_key_proposal(const struct replica_id *volume,
                                                 const struct replica_id *commit); /* p */
+struct replica_log_key replica_log_key_image(const struct replica_id *volume);    /* i */
 /* Prefix `q`: a content pinned by a proposal. */
 struct replica_log_key replica_log_key_pin(const struct replica_content_id *content,
                                            const struct replica_id *volume, const struct replica_id *commit);

@@ -70,6 +70,13 @@ static int read_checkpoint(struct replica_volume *volume, const struct replica_b
     return 0;
 }
 
+static int read_image_mark(struct replica_volume *volume, const struct replica_buffer *value)
+{
+    (void)value;
+    volume->image_unfinished = true;
+    return 0;
+}
+
 static int load_record(struct replica_volume *volume, struct replica_log_key key,
                        int (*read)(struct replica_volume *volume, const struct replica_buffer *value))
 {
@@ -103,6 +110,8 @@ int replica_volume_new(const struct replica_volume_options *options, struct repl
     rv = load_record(volume, replica_log_key_head(&options->volume), read_head);
     if (rv == 0)
         rv = load_record(volume, replica_log_key_checkpoint(&options->volume), read_checkpoint);
+    if (rv == 0)
+        rv = load_record(volume, replica_log_key_image(&options->volume), read_image_mark);
     if (rv == 0 && volume->state.applied_seq > volume->state.ordered_seq)
         rv = REPLICA_E_CORRUPT;
     if (rv != 0) {

@@ -35,6 +35,7 @@ struct replica_volume {
     struct replica_vector durable; /* held, as of the last sync */
     uint64_t order_synced;         /* places up to this are durable */
     uint64_t checkpoint_seq;       /* of the last checkpoint written */
+    bool image_unfinished;         /* the map may hold parts of an image that was not adopted */
     struct replica_volume_mark mark;
     struct replica_volume_job job;
 };

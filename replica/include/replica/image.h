@@ -4,8 +4,10 @@
  * The giver reads parts from its versioned map as of one apply_seq, statelessly: any part can be asked for
  * again, also after a restart. The taker is an empty replica; it writes the parts into its map at apply_seq
  * 1, and adopts the whole once the map is durable: only then does it show anything. What an image carries is
- * the winners, tombstones included, and the known commit ids; history stays behind. A taker that crashed on
- * the way begins again, and clears what it had.
+ * the winners, tombstones included, and the known commit ids; history stays behind. A mark in the log says
+ * that an image has begun; while it stands nothing but parts may be written to the map, because what they left
+ * there would be shown with it. A taker that crashed or gave up on the way clears the map first, whatever it
+ * does next.
  *
  * Encoding: docs/protocol.md, "Images". Pure. */
 #ifndef REPLICA_IMAGE_H
@@ -40,13 +42,20 @@ int replica_image_part(const struct replica_volume *volume, uint64_t apply_seq, 
 
 /* Taking. The volume must be empty (nothing stored, ordered or applied). */
 bool replica_image_is_wanted(const struct replica_volume *volume);
-/* Removes what an earlier, unfinished image left in the map, a bounded number of records per call: AGAIN
- * until 0. */
+/* Before the first part, which may be written once this is durable. */
+void replica_image_begin(struct replica_volume *volume, struct replica_kv_batch *log);
+/* One has begun, and was neither adopted nor dropped. */
+bool replica_image_is_unfinished(const struct replica_volume *volume);
+/* Removes what an unfinished image left in the map, a bounded number of records per call: AGAIN until 0. */
 int replica_image_clear(struct replica_volume *volume, size_t *reads, struct replica_kv_batch *map);
+/* The cleared map is durable: as if no image had begun. */
+void replica_image_drop(struct replica_volume *volume, struct replica_kv_batch *log);
 /* What the parts taken so far add up to; zero at first. */
 struct replica_image_progress {
     struct replica_totals totals;
     struct replica_map_run run;
+    uint8_t last[REPLICA_IMAGE_POSITION_MAX]; /* target-key: items come in their order, none twice */
+    size_t last_n;
 };
 /* Writes one part (borrowed, untrusted). *ret_next:
  * where the next part begins, in part; *ret_n 0: it was the last. Errors: MALFORMED, IO, NOMEM. */

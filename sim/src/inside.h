@@ -95,6 +95,7 @@ struct node {
     struct draft *drafts; /* by number - 1; outlive the node */
     size_t drafts_n, drafts_capacity;
     struct replica_vector seen[VOLUMES_WATCHED]; /* applied, as last looked at by the oracle */
+    struct replica_vector seen_held[VOLUMES_WATCHED];
 };
 
 enum call_kind { CALL_CONTROL, CALL_OPEN, CALL_EDIT, CALL_COMMIT, CALL_RELOAD, CALL_FETCH };

@@ -1,5 +1,5 @@
 /* What must hold. After each step: equal applied vectors mean equal states; what is applied is ordered, what
- * is ordered is stored and committed. At an answer: a reload shows every commit that returned before it
+ * is ordered is stored and committed; what is held has its causes and its bytes here. At an answer: a reload shows every commit that returned before it
  * began, and no less than reloads before it; a commit is ordered after those that had returned. At the end:
  * nothing acknowledged is lost, nothing that "did not happen" happened, all agree. */
 #include "inside.h"
@@ -114,6 +114,63 @@ static void check_causes(struct world *world, size_t node, const struct replica_
     replica_buffer_close(&record);
 }
 
+/* A delta that is held: what it depends on is held, and the bytes of all that it names are here. */
+
+struct check_held {
+    struct world *world;
+    size_t node;
+};
+
+static int check_bytes(void *context, const struct replica_op *op)
+{
+    const struct check_held *check = context;
+    const struct replica_blob *blob = &op->entry.blob;
+    if (!op->tombstone && op->entry.kind == REPLICA_KIND_FILE && blob->kind == REPLICA_BLOB_CONTENT &&
+        blob->content.length > 0 &&
+        replica_contents_state(check->world->nodes[check->node].contents, &blob->content) <
+            REPLICA_CONTENTS_FILLED)
+        world_fail(check->world, "node %zu holds a delta, but not the bytes of %.*s", check->node,
+                   (int)op->path.size, op->path.text);
+    return 0;
+}
+
+static void check_held(struct world *world, size_t node, const struct replica_volume *volume,
+                       const struct replica_dot *dot)
+{
+    struct check_held check = {.world = world, .node = node};
+    struct replica_buffer record, list;
+    struct replica_delta delta;
+    const uint8_t *ops;
+    size_t n;
+    replica_buffer_init(&record);
+    replica_buffer_init(&list);
+    if (replica_volume_read(volume, NULL, dot, &record) != 0 ||
+        replica_delta_decode(record.data, record.size, &delta) != 0)
+        world_fail(world, "node %zu holds a delta that it cannot read", node);
+    else if (!replica_vector_covers(&replica_volume_state(volume)->held, &delta.deps))
+        world_fail(world, "node %zu holds a delta without what it depends on", node);
+    else if (replica_delta_ops(&delta, world->nodes[node].contents, &list, &ops, &n) != 0)
+        world_fail(world, "node %zu holds a delta without its op list", node);
+    else
+        (void)replica_ops_each(ops, n, check_bytes, &check);
+    replica_buffer_close(&record);
+    replica_buffer_close(&list);
+}
+
+static void check_newly_held(struct world *world, size_t node, size_t at, const struct replica_volume *volume)
+{
+    const struct replica_vector *held = &replica_volume_state(volume)->held;
+    struct replica_vector *before = &world->nodes[node].seen_held[at];
+    if (replica_vector_equal(held, before))
+        return;
+    for (size_t i = 0; i < held->n; i++) {
+        struct replica_dot dot = {.actor = held->entries[i].actor};
+        for (dot.seq = replica_vector_get(before, &dot.actor) + 1; dot.seq <= held->entries[i].seq; dot.seq++)
+            check_held(world, node, volume, &dot);
+    }
+    *before = *held;
+}
+
 static bool is_voter(const struct world *world, size_t node, size_t volume)
 {
     const struct gossip_control *control = gossip_peer_control(world->nodes[node].peer);
@@ -133,6 +190,7 @@ static void check_volume(struct world *world, size_t node, size_t at)
     state = replica_volume_state(volume);
     if (!replica_vector_covers(&state->stored, &state->held))
         world_fail(world, "node %zu holds what it has not stored", node);
+    check_newly_held(world, node, at, volume);
     if (replica_vector_equal(&state->applied, &world->nodes[node].seen[at]))
         return;
     check_causes(world, node, volume, &world->nodes[node].seen[at]);

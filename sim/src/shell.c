@@ -85,6 +85,7 @@ void shell_start(struct world *world, size_t at)
     node->paused_until_ms = 0;
     node->steps_at_once = 0;
     memset(node->seen, 0, sizeof node->seen);
+    memset(node->seen_held, 0, sizeof node->seen_held);
     rv = gossip_peer_new(&options, node->log, node->map, node->contents, &node->peer);
     if (rv != 0) {
         world_fail(world, "node %zu cannot be opened in life %llu: %s", at,

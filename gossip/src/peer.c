@@ -206,9 +206,11 @@ static int attach_if_voter(struct gossip_peer *peer, const struct replica_id *vo
                            struct gossip_update *update)
 {
     struct attached *attached;
+    int rv;
     if (!gossip_sync_is_voter(peer->control, volume, &peer->self))
         return 0;
-    return attached_open(&peer->table, volume, &update->log, &attached);
+    rv = attached_open(&peer->table, volume, &update->log, &attached);
+    return rv == REPLICA_E_NOSPACE ? 0 : rv; /* it does not vote for what it cannot hold */
 }
 
 static int deliver(struct gossip_peer *peer, const struct gossip_peer_event *event,

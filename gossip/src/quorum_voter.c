@@ -69,7 +69,7 @@ int quorum_voter_message(struct gossip_quorum *quorum, const struct gossip_quoru
         return 0; /* not known here yet, or not ours to answer: the asker asks again */
     rv = attached_open(quorum->table, &id, &update->log, &attached);
     if (rv != 0)
-        return rv;
+        return rv == REPLICA_E_NOSPACE ? 0 : rv;
     if (voting_of(attached) == NULL)
         return REPLICA_E_NOMEM;
     switch (event->message.type) {

@@ -7,7 +7,7 @@
 #include "replica/volume.h"
 
 #define ATTACHED_MAX GOSSIP_VOLUMES_MAX /* volumes one node replicates; each holds some KB */
-#define MARKS_MAX    64   /* unsynced batches remembered one by one; beyond, the newest two merge */
+#define MARKS_MAX    64 /* unsynced batches remembered one by one; beyond, the newest two merge */
 
 /* What becomes true once a batch is synced. */
 struct attached_mark {

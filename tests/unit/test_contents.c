@@ -740,7 +740,7 @@ static void damage_on_disk_is_noticed(void **state)
 
 struct progress {
     int fd, calls, cancel_at;
-    enum { PROGRESS_WATCH, PROGRESS_GROW, PROGRESS_CUT, PROGRESS_TOUCH } change;
+    enum change { PROGRESS_WATCH, PROGRESS_GROW, PROGRESS_CUT, PROGRESS_TOUCH } change;
 };
 
 static int on_progress(void *context, uint64_t bytes)
@@ -774,8 +774,9 @@ static void sources_are_copied_unless_they_change(void **state)
     }
     assert_int_equal(replica_contents_sync(fixture->contents), 0);
     for (int change = PROGRESS_GROW; change <= PROGRESS_TOUCH; change++) {
-        struct progress progress = {
-            .fd = make_source(fixture->path, fixture->bytes, 4 * MIB), .cancel_at = -1, .change = change};
+        struct progress progress = {.fd = make_source(fixture->path, fixture->bytes, 4 * MIB),
+                                    .cancel_at = -1,
+                                    .change = (enum change)change};
         assert_int_equal(
             replica_contents_files_ingest_fd(fixture->contents, progress.fd, on_progress, &progress, &id),
             REPLICA_E_BUSY);

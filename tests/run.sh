@@ -1,8 +1,9 @@
 #!/bin/sh
 # Sets up this machine and passes all tests: sh tests/run.sh [PRESET …]
 #
-#   presets        dev, asan, tsan and coverage by default, in this order: every test in the plain build, then again under the sanitizers
-#                  (asan: address and undefined), then unit tests and simulations for the line coverage of replica and gossip, which is printed
+#   presets        dev, asan and coverage by default, in this order: every test in the plain build, then again under the address and
+#                  undefined-behaviour sanitizers, then unit tests and simulations for the line coverage of replica and gossip, which is
+#                  printed. Others: tsan (as asan, with the thread sanitizer), release, fuzz (each fuzz target for a little while)
 #   REMORA_TEST_TRIES=2  a test that failed may try again (its first failure is printed all the same); 1 by default
 #   REMORA_TEST_LONG=1   the sizes and times that the project promises instead of smaller ones of the same shape (about two hours)
 set -eu
@@ -11,7 +12,7 @@ cd "$(dirname "$0")/.."
 install_packages $BUILD_PACKAGES $TEST_PACKAGES
 
 again="--repeat until-pass:${REMORA_TEST_TRIES:-1}"
-[ $# -gt 0 ] || set -- dev asan tsan coverage
+[ $# -gt 0 ] || set -- dev asan coverage
 sh tests/format.sh
 for preset; do
     echo "=== $preset"

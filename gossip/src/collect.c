@@ -56,7 +56,7 @@ static int look_at(struct gossip_peer *peer, const struct replica_content_id *co
     struct peer_collect *collect = &peer->collect;
     bool refers;
     int rv = peer_refers(peer, content, &refers);
-    if (rv != 0 || refers)
+    if (rv != 0 || refers || gossip_swarm_is_fetching(peer->swarm, content))
         return rv;
     if (was_unnamed(collect, content)) {
         rv = replica_contents_remove(peer->contents, content);

@@ -56,7 +56,8 @@ static int may_evict(struct gossip_peer *peer, const struct replica_content_id *
     bool refers = false;
     int rv;
     *ret_may = false;
-    if (is_recent(&peer->evict, content) || gossip_quorum_refers(&peer->quorum, content))
+    if (is_recent(&peer->evict, content) || gossip_quorum_refers(&peer->quorum, content) ||
+        gossip_swarm_is_fetching(peer->swarm, content))
         return 0;
     rv = replica_map_refers(peer->map, content, &refers);
     if (rv != 0 || !refers) /* what nothing names is collection's */
@@ -84,8 +85,7 @@ static int look_at_next(struct gossip_peer *peer, bool *ret_end)
         return *ret_end ? 0 : rv;
     evict->begun = true;
     evict->after = content;
-    (void)
-        state; /* what readers of ranges left partial goes like the rest; a fetch in course begins it again */
+    (void)state; /* what readers of ranges left partial goes like the rest */
     rv = may_evict(peer, &content, &may);
     if (rv == 0 && may) {
         evict->found = true;

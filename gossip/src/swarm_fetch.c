@@ -24,6 +24,11 @@ struct swarm_fetch *swarm_fetch_find(const struct gossip_swarm *swarm,
     return NULL;
 }
 
+bool gossip_swarm_is_fetching(const struct gossip_swarm *swarm, const struct replica_content_id *content)
+{
+    return swarm_fetch_find(swarm, content) != NULL;
+}
+
 bool swarm_fetch_wants(const struct gossip_swarm *swarm, const struct swarm_fetch *fetch,
                        const struct replica_id *volume)
 {

@@ -414,15 +414,15 @@ static int files_next(struct replica_contents *contents, const struct replica_co
                       struct replica_content_id *ret_id, enum replica_contents_state *ret_state)
 {
     struct files *files = (struct files *)contents;
-    const struct files_item *leftover;
+    const struct files_item *partial;
     struct replica_content_id complete;
     int rv;
     pthread_mutex_lock(&files->lock);
     rv = files_index_next(files, after, &complete);
-    leftover = files_leftover_next(files, after);
-    if (leftover != NULL && (rv == REPLICA_E_NOTFOUND ||
-                             (rv == 0 && replica_content_id_compare(&leftover->tree.id, &complete) < 0))) {
-        *ret_id = leftover->tree.id;
+    partial = files_partial_next(files, after);
+    if (partial != NULL && (rv == REPLICA_E_NOTFOUND ||
+                            (rv == 0 && replica_content_id_compare(&partial->tree.id, &complete) < 0))) {
+        *ret_id = partial->tree.id;
         *ret_state = REPLICA_CONTENTS_PARTIAL;
         rv = 0;
     } else if (rv == 0) {

@@ -67,7 +67,7 @@ struct files_item *files_find(struct files *files, const struct replica_content_
 int files_add(struct files *files, const struct replica_content_id *id, struct files_item **ret_item);
 void files_drop(struct files *files, struct files_item *item); /* freed when its last user leaves */
 void files_leave(struct files_item *item); /* one user less; after it the item may be gone */
-struct files_item *files_leftover_next(struct files *files, const struct replica_content_id *after);
+struct files_item *files_partial_next(struct files *files, const struct replica_content_id *after);
 int files_set_filled(struct files *files, struct files_item *item);  /* records it; Errors: IO, NOSPACE */
 void files_add_filled(struct files *files, struct files_item *item); /* it is recorded */
 

@@ -171,12 +171,13 @@ void files_leave(struct files_item *item)
         free_item(item);
 }
 
-struct files_item *files_leftover_next(struct files *files, const struct replica_content_id *after)
+struct files_item *files_partial_next(struct files *files, const struct replica_content_id *after)
 {
     struct files_item *best = NULL;
     for (size_t i = 0; i < FILES_TABLE_SIZE; i++)
         for (struct files_item *item = files->table[i]; item != NULL; item = item->next)
-            if (item->leftover && (after == NULL || replica_content_id_compare(&item->tree.id, after) > 0) &&
+            if (item->state == REPLICA_CONTENTS_PARTIAL &&
+                (after == NULL || replica_content_id_compare(&item->tree.id, after) > 0) &&
                 (best == NULL || replica_content_id_compare(&item->tree.id, &best->tree.id) < 0))
                 best = item;
     return best;

@@ -263,7 +263,7 @@ static int memory_next(struct replica_contents *contents, const struct replica_c
     size_t at = after == NULL ? 0 : position(memory, after);
     if (after != NULL && at < memory->n && replica_content_id_equal(&memory->items[at]->tree.id, after))
         at++;
-    while (at < memory->n && memory->items[at]->state != REPLICA_CONTENTS_COMPLETE)
+    while (at < memory->n && memory->items[at]->state == REPLICA_CONTENTS_FILLED)
         at++;
     if (at >= memory->n)
         return REPLICA_E_NOTFOUND;

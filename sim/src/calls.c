@@ -13,7 +13,7 @@
 #define FILE_MODE    0644
 #define INLINE_SHARE 50 /* per cent of the small puts that go inline at once, not through a draft */
 
-static const char *const names[] = {"control", "open", "edit", "commit", "reload", "fetch"};
+static const char *const names[] = {"control", "open", "edit", "commit", "reload", "fetch", "something"};
 
 /* Making */
 
@@ -169,6 +169,20 @@ int world_create_volume(struct world *world, size_t node, const char *name, stru
     *ret_volume = gossip_control_volume_by_name(gossip_peer_control(world->nodes[node].peer), name)->id;
     (void)oracle_watch(world, ret_volume);
     return 0;
+}
+
+struct world_call *world_request_start(struct world *world, size_t node,
+                                       const struct gossip_peer_request *request)
+{
+    struct world_call *call = add_call(world, CALL_OTHER, node);
+    struct gossip_peer_request copy = *request;
+    ask(world, call, &copy);
+    return call;
+}
+
+uint64_t world_call_token(const struct world_call *call)
+{
+    return call->token;
 }
 
 /* Views */

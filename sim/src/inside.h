@@ -98,7 +98,7 @@ struct node {
     struct replica_vector seen_held[VOLUMES_WATCHED];
 };
 
-enum call_kind { CALL_CONTROL, CALL_OPEN, CALL_EDIT, CALL_COMMIT, CALL_RELOAD, CALL_FETCH };
+enum call_kind { CALL_CONTROL, CALL_OPEN, CALL_EDIT, CALL_COMMIT, CALL_RELOAD, CALL_FETCH, CALL_OTHER };
 
 struct world_call {
     enum call_kind kind;

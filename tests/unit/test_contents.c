@@ -397,14 +397,15 @@ static void contents_are_walked_in_order_and_removed(void **state)
     assert_int_equal(replica_contents_sync(fixture->contents), 0);
     partial = ingest(fixture->source, fixture->bytes, 2 * MIB);
     assert_int_equal(replica_contents_begin(fixture->contents, &partial),
-                     0); /* somebody's work: not walked */
+                     0); /* walked too: who walks knows what is being fetched */
     for (int rv = replica_contents_next(fixture->contents, NULL, &at, &what); rv == 0; n++) {
         struct replica_content_id before = at;
-        assert_int_equal(what, REPLICA_CONTENTS_COMPLETE);
+        assert_int_equal(what, replica_content_id_equal(&at, &partial) ? REPLICA_CONTENTS_PARTIAL
+                                                                       : REPLICA_CONTENTS_COMPLETE);
         rv = replica_contents_next(fixture->contents, &before, &at, &what);
         assert_true(rv == REPLICA_E_NOTFOUND || (rv == 0 && replica_content_id_compare(&before, &at) < 0));
     }
-    assert_int_equal(n, 6);
+    assert_int_equal(n, 7);
     for (size_t i = 0; i < 6; i++) {
         assert_int_equal(replica_contents_remove(fixture->contents, &ids[i]), 0);
         assert_int_equal(replica_contents_state(fixture->contents, &ids[i]), REPLICA_CONTENTS_ABSENT);
@@ -549,7 +550,6 @@ static void a_transfer_is_resumed(void **state)
     assert_int_equal(transfer(fixture->source, fixture->contents, &id, piece(REPLICA_PIECE_PAGE, 0)),
                      REPLICA_E_ABSENT); /* not begun */
     assert_int_equal(replica_contents_begin(fixture->contents, &id), 0);
-    assert_int_equal(replica_contents_next(fixture->contents, NULL, &at, &what), REPLICA_E_NOTFOUND);
     assert_false(replica_contents_has(fixture->contents, &id, piece(REPLICA_PIECE_CHUNK, 0)));
     assert_int_equal(transfer(fixture->source, fixture->contents, &id, piece(REPLICA_PIECE_PAGE, 0)), 0);
     assert_true(replica_contents_has(fixture->contents, &id, piece(REPLICA_PIECE_CHUNK, 0)));

@@ -75,6 +75,9 @@ struct gossip_swarm_event {
 int gossip_swarm_step(struct gossip_swarm *swarm, const struct gossip_swarm_event *event,
                       struct gossip_update *update);
 
+/* Whether somebody waits for content: what is here of it is somebody's work. */
+bool gossip_swarm_is_fetching(const struct gossip_swarm *swarm, const struct replica_content_id *content);
+
 struct gossip_swarm_status {
     size_t fetches, waiting, stalled;
     size_t uploads;

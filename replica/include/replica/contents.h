@@ -108,8 +108,8 @@ int replica_contents_read(struct replica_contents *contents, const struct replic
  * descriptors keep reading. Errors: ABSENT, BUSY (FILLED: a sync is to come; or a piece of it is being written), IO. */
 int replica_contents_remove(struct replica_contents *contents, const struct replica_content_id *id);
 
-/* The first content whose id is greater than after (NULL: the first of all) among those that are COMPLETE, or PARTIAL since an earlier
- * life and not begun in this one; the others are somebody's work. Errors: NOTFOUND at the end. */
+/* The first content whose id is greater than after (NULL: the first of all) among those that are COMPLETE or PARTIAL. Whether a PARTIAL
+ * one is being fetched is the caller's to know. Errors: NOTFOUND at the end. */
 int replica_contents_next(struct replica_contents *contents, const struct replica_content_id *after,
                           struct replica_content_id *ret_id, enum replica_contents_state *ret_state);
 

@@ -105,6 +105,10 @@ int world_reload(struct world *world, size_t node, const struct replica_id *view
 int world_read(struct world *world, size_t node, const struct replica_id *view, const char *path,
                struct replica_buffer *ret_bytes);
 
+/* Any request whose effects the oracles need not know of; its token is drawn here. */
+struct world_call *world_request_start(struct world *world, size_t node,
+                                       const struct gossip_peer_request *request);
+uint64_t world_call_token(const struct world_call *call);
 /* Any request to the registry; its names are borrowed until the answer. */
 struct world_call *world_control_start(struct world *world, size_t node,
                                        const struct gossip_control_request *request);

@@ -1,0 +1,315 @@
+/* Collection lets go of what nothing names, and of nothing else; offers send contents ahead of their commit. */
+#include "world_support.h"
+
+#include "peer.h"
+#include "replica/error.h"
+
+#include <stdio.h>
+
+#define SIZE      100000 /* lies in a content of its own, and does not travel in the delta */
+#define PASS_MS   61000  /* from one pass of collection to the end of the next */
+#define OFFER_MS  600000 /* how long an offer keeps a content */
+#define WRITER    0
+#define BYSTANDER 3 /* a cache */
+
+static struct replica_contents *contents(const struct world *world, size_t node)
+{
+    return world_peer(world, node)->contents;
+}
+
+static struct replica_content_id ingest(const struct world *world, size_t node, uint64_t seed)
+{
+    static uint8_t bytes[SIZE];
+    struct replica_content_id content;
+    test_fill(bytes, sizeof bytes, seed);
+    assert_int_equal(replica_contents_ingest(contents(world, node), bytes, sizeof bytes, &content), 0);
+    assert_int_equal(replica_contents_sync(contents(world, node)), 0);
+    return content;
+}
+
+static bool has(const struct world *world, size_t node, const struct replica_content_id *content)
+{
+    return replica_contents_state(contents(world, node), content) >= REPLICA_CONTENTS_FILLED;
+}
+
+static int name_content(void *context, struct replica_view *view, struct replica_kv_batch *log)
+{
+    const struct replica_content_id *content = context;
+    struct replica_entry entry = {.kind = REPLICA_KIND_FILE, .mode = 0644, .size = content->length};
+    struct replica_path path = {.text = "draft", .size = 5};
+    entry.blob.kind = REPLICA_BLOB_CONTENT;
+    entry.blob.content = *content;
+    return replica_view_put(view, path, &entry, log);
+}
+
+static void begin(struct test_three *three, size_t nodes)
+{
+    struct world_options options;
+    world_options_default(&options);
+    options.nodes = nodes;
+    if (nodes == 1)
+        options.founders = 1;
+    test_three_begin(three, &options);
+}
+
+/* What nothing names goes in the second pass that finds it so, not in the first; what came between the passes
+ * waits for a third. */
+static void the_unnamed_go_after_two_passes(void **state)
+{
+    struct test_three three;
+    struct replica_content_id first, later;
+    (void)state;
+    begin(&three, 1);
+    first = ingest(three.world, 0, 1);
+    world_run_for(three.world, PASS_MS);
+    assert_true(has(three.world, 0, &first));
+    later = ingest(three.world, 0, 2);
+    world_run_for(three.world, PASS_MS);
+    assert_false(has(three.world, 0, &first));
+    assert_true(has(three.world, 0, &later));
+    world_run_for(three.world, PASS_MS);
+    assert_false(has(three.world, 0, &later));
+    test_three_end(&three);
+}
+
+/* A draft's content, a committed one and one that only history names are kept, however many passes go by. */
+static void the_named_are_kept(void **state)
+{
+    struct test_three three;
+    static uint8_t bytes[SIZE];
+    struct replica_content_id draft, committed;
+    struct world *world;
+    (void)state;
+    begin(&three, 1);
+    world = three.world;
+    draft = ingest(world, 0, 1);
+    test_fill(bytes, sizeof bytes, 2);
+    assert_int_equal(world_put(world, 0, &three.views[0], "file", bytes, sizeof bytes), 0);
+    assert_int_equal(world_commit(world, 0, &three.views[0]), 0);
+    committed = ingest(world, 0, 2);
+    assert_int_equal(world_edit(world, 0, &three.views[0], name_content, &draft), 0);
+    world_run_for(world, 5 * PASS_MS);
+    assert_true(has(world, 0, &draft) && has(world, 0, &committed));
+    test_put_text(world, 0, &three.views[0], "file", "over it");
+    assert_int_equal(world_commit(world, 0, &three.views[0]), 0);
+    world_run_for(world, 5 * PASS_MS);
+    assert_true(has(world, 0, &draft) && has(world, 0, &committed));
+    test_converge(world, 60000);
+    test_three_end(&three);
+}
+
+static int no_prepared(void *context, size_t from, size_t to, enum gossip_room room, uint8_t type)
+{
+    (void)context;
+    return room == GOSSIP_ROOM_QUORUM && type == QUORUM_PREPARED && from != to;
+}
+
+/* A voter keeps what it has said that it holds, though the writer never heard it and gave the commit up. */
+static void the_pinned_are_kept(void **state)
+{
+    struct test_three three;
+    static uint8_t bytes[SIZE];
+    struct replica_content_id content;
+    struct world *world;
+    bool named;
+    (void)state;
+    begin(&three, 3);
+    world = three.world;
+    test_fill(bytes, sizeof bytes, 3);
+    world_set_filter(world, no_prepared, NULL);
+    assert_int_equal(world_put(world, WRITER, &three.views[WRITER], "file", bytes, sizeof bytes), 0);
+    assert_int_equal(world_commit(world, WRITER, &three.views[WRITER]), REPLICA_E_UNAVAILABLE);
+    content = ingest(world, WRITER, 3);
+    world_run_for(world, 5 * PASS_MS);
+    for (size_t voter = 1; voter < 3; voter++) {
+        assert_true(has(world, voter, &content));
+        assert_int_equal(replica_map_refers(world_peer(world, voter)->map, &content, &named), 0);
+        assert_false(named); /* by nothing but the pin */
+    }
+    world_set_filter(world, NULL, NULL);
+    assert_int_equal(world_commit(world, WRITER, &three.views[WRITER]), 0);
+    test_converge(world, 60000);
+    test_three_end(&three);
+}
+
+static bool is_settling(void *context)
+{
+    struct world *world = context;
+    return gossip_quorum_is_settling(&world_peer(world, 0)->quorum);
+}
+
+/* While a commit turns drafts into contents, what has become one is named by nothing yet: no pass goes on. */
+static void none_goes_while_a_commit_settles(void **state)
+{
+    struct test_three three;
+    static uint8_t bytes[SIZE];
+    struct replica_content_id stray;
+    struct world_call *commit;
+    struct world *world;
+    unsigned looks = 0;
+    (void)state;
+    begin(&three, 1);
+    world = three.world;
+    stray = ingest(world, 0, 1);
+    world_run_for(world, PASS_MS); /* found unnamed once */
+    assert_int_equal(world_peer(world, 0)->collect.before_n, 1);
+    for (unsigned i = 0; i < 8; i++) {
+        char path[8];
+        snprintf(path, sizeof path, "f%u", i);
+        test_fill(bytes, sizeof bytes, 10 + i);
+        assert_int_equal(world_put(world, 0, &three.views[0], path, bytes, sizeof bytes), 0);
+    }
+    commit = world_commit_start(world, 0, &three.views[0]);
+    assert_true(world_run_until(world, is_settling, world, 1000));
+    while (is_settling(world)) {
+        world_peer(world, 0)->collect.at_ms = 1; /* long due */
+        world_run_for(world, 1);
+        if (is_settling(world)) {
+            assert_true(has(world, 0, &stray));
+            looks++;
+        }
+    }
+    assert_true(looks > 0);
+    assert_int_equal(world_call_wait(world, commit), 0);
+    world_peer(world, 0)->collect.at_ms = 1;
+    world_run_for(world, 1000);
+    assert_false(has(world, 0, &stray)); /* it was only put off */
+    test_converge(world, 60000);
+    test_three_end(&three);
+}
+
+/* Offers */
+
+static int offer(struct world *world, size_t node, const struct replica_id *volume,
+                 const struct replica_content_id *offered, size_t n)
+{
+    struct gossip_peer_request request = {
+        .kind = GOSSIP_PEER_OFFER, .volume = *volume, .offered = offered, .offered_n = n};
+    return world_call_wait(world, world_request_start(world, node, &request));
+}
+
+static void wait_for(struct world *world, size_t node, const struct replica_content_id *content)
+{
+    for (unsigned ms = 0; ms < 30000 && !has(world, node, content); ms += 100)
+        world_run_for(world, 100);
+    assert_true(has(world, node, content));
+}
+
+/* What is offered is with every voter before commit is called, and with nobody else; the commit then finds it
+ * there. */
+static void offers_go_to_the_voters(void **state)
+{
+    struct test_three three;
+    struct replica_content_id content;
+    struct world *world;
+    (void)state;
+    begin(&three, 4);
+    world = three.world;
+    content = ingest(world, WRITER, 1);
+    assert_int_equal(world_edit(world, WRITER, &three.views[WRITER], name_content, &content), 0);
+    assert_int_equal(offer(world, WRITER, &three.volume, &content, 1), 0);
+    wait_for(world, 1, &content);
+    wait_for(world, 2, &content);
+    assert_false(has(world, BYSTANDER, &content));
+    assert_int_equal(world_commit(world, WRITER, &three.views[WRITER]), 0);
+    test_converge(world, 60000);
+    test_three_end(&three);
+}
+
+/* An offered content is kept for a while though nothing names it, then forgotten and collected. A lost one is
+ * not wanted for ever either. */
+static void offers_are_forgotten_in_time(void **state)
+{
+    struct test_three three;
+    struct replica_content_id content, never = {.length = SIZE};
+    struct world *world;
+    (void)state;
+    begin(&three, 3);
+    world = three.world;
+    memset(never.root, 5, sizeof never.root);
+    content = ingest(world, WRITER, 1);
+    assert_int_equal(world_edit(world, WRITER, &three.views[WRITER], name_content, &content), 0);
+    assert_int_equal(offer(world, WRITER, &three.volume, &content, 1), 0);
+    assert_int_equal(offer(world, WRITER, &three.volume, &never, 1), 0);
+    wait_for(world, 1, &content);
+    world_run_for(world, OFFER_MS - 40000);
+    assert_true(has(world, 1, &content));
+    assert_true(quorum_offer_refers(&world_peer(world, 1)->quorum, &never));
+    world_run_for(world, 60000);
+    assert_int_equal(world_peer(world, 1)->quorum.offers_n, 0);
+    world_run_for(world, 3 * PASS_MS);
+    assert_false(has(world, 1, &content));
+    assert_int_equal(replica_contents_state(contents(world, 1), &never), REPLICA_CONTENTS_ABSENT);
+    assert_int_equal(world_commit(world, WRITER, &three.views[WRITER]), 0); /* prepare asks for it again */
+    test_converge(world, 60000);
+    test_three_end(&three);
+}
+
+static int receive(struct gossip_peer *peer, const struct gossip_principal *from,
+                   const struct replica_id *volume, const struct replica_content_id *offered, size_t n)
+{
+    struct gossip_quorum_event event = {.kind = GOSSIP_QUORUM_EVENT_MESSAGE};
+    struct replica_pack_reader reader;
+    struct gossip_update update;
+    struct replica_buffer payload;
+    int rv;
+    replica_buffer_init(&payload);
+    replica_pack_uint(&payload, 1);
+    replica_pack_uint(&payload, GOSSIP_PHASE_FINAL);
+    replica_pack_array(&payload, n);
+    for (size_t i = 0; i < n; i++)
+        replica_pack_content_id(&payload, &offered[i]);
+    replica_pack_reader_init(&reader, payload.data, payload.size);
+    event.message.from = from;
+    gossip_update_init(&update);
+    rv = quorum_offer_receive(&peer->quorum, &event, &reader, quorum_volume(&peer->quorum, volume), &update);
+    gossip_update_close(&update);
+    replica_buffer_close(&payload);
+    return rv;
+}
+
+/* Who may not write offers nothing; a message holds so many and not one more; so does the list. */
+static void offers_are_bounded(void **state)
+{
+    static struct replica_content_id offered[OFFER_CONTENTS_MAX + 1];
+    struct gossip_principal reader = {.role = GOSSIP_ROLE_CACHE}, writer = {.every_volume = true};
+    struct test_three three;
+    struct gossip_peer *peer;
+    (void)state;
+    begin(&three, 3);
+    peer = world_peer(three.world, 1);
+    for (size_t i = 0; i <= OFFER_CONTENTS_MAX; i++) {
+        offered[i].length = 1000;
+        offered[i].root[0] = (uint8_t)i;
+        offered[i].root[1] = (uint8_t)(i >> 8);
+    }
+    assert_int_equal(receive(peer, &reader, &three.volume, offered, 1), REPLICA_E_DENIED);
+    assert_int_equal(receive(peer, &writer, &three.volume, offered, OFFER_CONTENTS_MAX + 1),
+                     REPLICA_E_MALFORMED);
+    assert_int_equal(peer->quorum.offers_n, 0);
+    assert_int_equal(receive(peer, &writer, &three.volume, offered, OFFER_CONTENTS_MAX), 0);
+    assert_int_equal(receive(peer, &writer, &three.volume, offered, OFFER_CONTENTS_MAX), 0);
+    assert_int_equal(peer->quorum.offers_n, OFFER_CONTENTS_MAX); /* each once */
+    for (unsigned round = 1; round <= OFFERS_MAX / OFFER_CONTENTS_MAX; round++) {
+        for (size_t i = 0; i < OFFER_CONTENTS_MAX; i++)
+            offered[i].root[2] = (uint8_t)round;
+        assert_int_equal(receive(peer, &writer, &three.volume, offered, OFFER_CONTENTS_MAX), 0);
+    }
+    assert_int_equal(peer->quorum.offers_n, OFFERS_MAX);
+    peer->quorum.offers_n = 0;
+    test_three_end(&three);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_unnamed_go_after_two_passes),
+        cmocka_unit_test(the_named_are_kept),
+        cmocka_unit_test(the_pinned_are_kept),
+        cmocka_unit_test(none_goes_while_a_commit_settles),
+        cmocka_unit_test(offers_go_to_the_voters),
+        cmocka_unit_test(offers_are_forgotten_in_time),
+        cmocka_unit_test(offers_are_bounded),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

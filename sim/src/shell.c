@@ -174,7 +174,8 @@ static void release_held(struct world *world, size_t at)
         free(held->bytes);
     }
     node->held_n -= n;
-    memmove(node->held, node->held + n, node->held_n * sizeof *node->held);
+    if (n > 0 && node->held_n > 0)
+        memmove(node->held, node->held + n, node->held_n * sizeof *node->held);
 }
 
 static void synced(struct world *world, const struct event *event)

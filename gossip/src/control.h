@@ -246,7 +246,7 @@ struct gossip_control {
 
     /* beginning */
     struct replica_id promised; /* to whom this store promised to be founded by; zero: nobody */
-    uint64_t promised_batch;
+    uint64_t promised_batch;    /* that wrote it; 0: it is durable */
     struct control_fresh fresh[CONTROL_FRESH_MAX];
     size_t fresh_n;
     size_t ask_turn;
@@ -277,6 +277,8 @@ struct gossip_control {
     struct control_copy copy;
     struct replica_id hint; /* who a copy believes to lead; zero: unknown */
     uint64_t hint_term;
+    struct replica_id hurried; /* the leader, of that term, that what is pending was last hurried to */
+    uint64_t hurried_term;
     struct control_pending *pending;
     size_t pending_n, pending_capacity;
 };
@@ -386,7 +388,8 @@ void control_copy_drop(struct control_copy *copy);
 void control_request_new(struct gossip_control *control, const struct gossip_control_request *request,
                          struct gossip_update *update);
 void control_request_timer(struct gossip_control *control, struct gossip_update *update);
-void control_request_hurry(struct gossip_control *control); /* a leader was found */
+/* leader, of that term, was found (NULL: a cluster was): what is pending is tried at once. */
+void control_request_hurry(struct gossip_control *control, const struct replica_id *leader, uint64_t term);
 void control_request_outcome(struct gossip_control *control, const struct control_outcome *outcome,
                              struct gossip_update *update);
 int control_request_message(struct gossip_control *control, const struct gossip_message *message,

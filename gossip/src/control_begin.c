@@ -93,7 +93,7 @@ static void begin(struct gossip_control *control, struct gossip_update *update)
     control->copy.next_ms = control->now_ms;
     if (control->self_index >= 0)
         control_raft_start(control, update);
-    control_request_hurry(control);
+    control_request_hurry(control, NULL, 0);
 }
 
 static void set_members(struct gossip_control *control, const struct replica_id *members, size_t n)
@@ -130,10 +130,6 @@ bool control_begin_adopt(struct gossip_control *control, const struct replica_id
     set_members(control, members, members_n);
     write_identity(control, update);
     begin(control, update);
-    if (control->init_token != 0)
-        control_request_reason(update, control->init_token, REPLICA_E_REFUSED,
-                               "this node has just joined a cluster");
-    control->init_token = 0;
     return true;
 }
 
@@ -268,7 +264,7 @@ static void promise(struct gossip_control *control, const struct replica_id *fou
 static bool all_promised(struct gossip_control *control, struct replica_id *ret_members)
 {
     size_t n = near_stores(control, ret_members);
-    if (n != control->options.expect || control->promised_batch > control->synced)
+    if (n != control->options.expect || control->promised_batch != 0)
         return false;
     for (size_t i = 1; i < n; i++)
         if (!fresh_of(control, &ret_members[i])->promised_us)
@@ -310,6 +306,7 @@ static void try_found(struct gossip_control *control, bool ask, struct gossip_up
 static int on_ask(struct gossip_control *control, const struct gossip_message *message,
                   struct gossip_update *update)
 {
+    struct replica_buffer payload;
     struct replica_id founder;
     struct control_input input;
     uint64_t expect;
@@ -325,11 +322,8 @@ static int on_ask(struct gossip_control *control, const struct gossip_message *m
     if (!replica_id_equal(&founder, &message->from->store))
         return 0;
     promise(control, &founder, update);
-    {
-        struct replica_buffer payload;
-        control_begin_message(control, &payload, 0);
-        control_send(&message->from->store, CONTROL_PROMISE, &payload, true, update);
-    }
+    control_begin_message(control, &payload, 0);
+    control_send(&message->from->store, CONTROL_PROMISE, &payload, true, update);
     return 0;
 }
 
@@ -417,7 +411,10 @@ void control_begin_timer(struct gossip_control *control, struct gossip_update *u
 
 void control_begin_synced(struct gossip_control *control, struct gossip_update *update)
 {
-    try_found(control, true, update);
+    if (control->promised_batch != 0 && control->promised_batch <= control->synced) {
+        control->promised_batch = 0;
+        try_found(control, true, update);
+    }
     if (is_fresh(control) || control->visible || control->founding_batch > control->synced)
         return;
     begin(control, update);

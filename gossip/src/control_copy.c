@@ -86,8 +86,8 @@ void control_copy_from(struct gossip_control *control, const struct replica_id *
 {
     if (control->visible && control_is_member(control))
         return;
-    if (replica_id_is_zero(
-            &control->copy.source)) /* else one is under way, and its end shows what is missing */
+    /* One that has brought something goes on: its end shows what is still missing. */
+    if (control->copy.staged_n == 0 && !replica_id_equal(&control->copy.source, source))
         begin_pull(control, source, false, update);
 }
 
@@ -316,7 +316,7 @@ static void follow_hint(struct gossip_control *control, const struct state *stat
     control->hint_term = state->term;
     if (!replica_id_equal(&control->hint, &state->leader)) {
         control->hint = state->leader;
-        control_request_hurry(control);
+        control_request_hurry(control, &control->hint, control->hint_term);
     }
 }
 

@@ -68,7 +68,7 @@ void control_raft_follow(struct gossip_control *control, uint64_t term, const st
     }
     if (!replica_id_equal(&control->leader, leader)) {
         control->leader = *leader;
-        control_request_hurry(control);
+        control_request_hurry(control, &control->leader, control->term);
     }
 }
 
@@ -103,7 +103,7 @@ static void lead(struct gossip_control *control, struct gossip_update *update)
         control->peers[i] =
             (struct control_peer){.next = control_log_last(&control->log) + 1, .heard_ms = control->now_ms};
     control_replicate_append(control, &noop, update);
-    control_request_hurry(control);
+    control_request_hurry(control, &control->leader, control->term);
 }
 
 static size_t granted(const struct gossip_control *control)

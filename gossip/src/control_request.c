@@ -279,8 +279,15 @@ void control_request_timer(struct gossip_control *control, struct gossip_update 
     control->pending_n = kept;
 }
 
-void control_request_hurry(struct gossip_control *control)
+/* Once for each leader of a term: words of it and of its end may come in turn, from whoever has not noticed yet. */
+void control_request_hurry(struct gossip_control *control, const struct replica_id *leader, uint64_t term)
 {
+    if (leader != NULL) {
+        if (replica_id_equal(&control->hurried, leader) && control->hurried_term == term)
+            return;
+        control->hurried = *leader;
+        control->hurried_term = term;
+    }
     for (size_t i = 0; i < control->pending_n; i++)
         control->pending[i].try_ms = control->now_ms;
 }
@@ -397,7 +404,7 @@ static int on_leader(struct gossip_control *control, const struct gossip_message
             control->hint = leader;
     } else if (!replica_id_equal(&control->hint, &leader)) {
         control->hint = leader;
-        control_request_hurry(control);
+        control_request_hurry(control, &control->hint, term);
     }
     return 0;
 }

@@ -3,6 +3,7 @@ docs/api.md alone (so it also proves that any language's client works)."""
 import array
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -17,6 +18,7 @@ REMORA = os.environ.get("REMORA", "remora")
 LONG = os.environ.get("REMORA_TEST_LONG") == "1"  # the sizes that the project promises; else smaller ones of the same shape
 SLOW = int(os.environ.get("REMORA_TEST_SLOW", "1"))  # how much slower than a plain build the program is (sanitizers)
 READY_S = 30 * SLOW
+REPORT = re.compile("ERROR: |WARNING: ThreadSanitizer|runtime error: ")  # of a sanitizer, in a node's log
 
 
 def scale(short, long):
@@ -183,6 +185,14 @@ class Node:
         with open(self.log, errors="replace") as log:
             return log.read()[-n:]
 
+    def report(self, n=10000):
+        """What a sanitizer said first."""
+        if not os.path.exists(self.log):
+            return None
+        log = self.tail(1 << 30)
+        found = REPORT.search(log)
+        return None if found is None else log[found.start():][:n]
+
     def kill(self):
         if self.process is not None:
             self.process.kill()
@@ -256,9 +266,9 @@ class Cluster:
                     node.process.wait(30 * SLOW)
                 except subprocess.TimeoutExpired:
                     node.kill()
-        reports = [node for node in self.nodes if os.path.exists(node.log) and "ERROR: " in node.tail(1 << 30)]
-        for node in reports:
-            print(f"--- {node.name}\n{node.tail(6000)}", file=sys.stderr)
+        reports = {node.name: report for node in self.nodes if (report := node.report()) is not None}
+        for name, report in reports.items():
+            print(f"--- {name}\n{report}", file=sys.stderr)
         shutil.rmtree(self.directory, ignore_errors=True)
         assert not reports, "a sanitizer reported an error"
 

@@ -308,6 +308,36 @@ static void test_progress(void **state)
     finish(&script, remora);
 }
 
+enum { STEPS = 30, STEP_MS = 100, STEPS_TIMEOUT_MS = 2000 }; /* together they take longer than one may */
+
+static void play_steps(struct script *script)
+{
+    struct replica_buffer message;
+    take_request(script);
+    for (uint64_t i = 1; i <= STEPS; i++) {
+        poll(NULL, 0, STEP_MS);
+        begin_notification(&message, "progress");
+        replica_pack_uint(&message, script->msgid);
+        replica_pack_map(&message, 1);
+        replica_pack_cstr(&message, "steps");
+        replica_pack_uint(&message, i);
+        send_bytes(script, &message, -1);
+    }
+    answer_nil(script);
+}
+
+/* Steps are progress too: a long rename moves no bytes. */
+static void test_steps_are_progress(void **state)
+{
+    struct script script;
+    struct remora *remora = start(&script, play_steps);
+    (void)state;
+    remora_set_timeout(remora, STEPS_TIMEOUT_MS);
+    remora->grace_ms = 0;
+    assert_int_equal(remora_call(remora, "fs.rename", NULL, 0, NULL, 0, NULL, NULL, NULL, NULL), 0);
+    finish(&script, remora);
+}
+
 static int pipe_end = -1; /* of the answer that nobody waits for */
 
 static void play_late(struct script *script)
@@ -541,6 +571,7 @@ int main(void)
         cmocka_unit_test(test_connect_waits),
         cmocka_unit_test(test_call_error),
         cmocka_unit_test(test_progress),
+        cmocka_unit_test(test_steps_are_progress),
         cmocka_unit_test(test_cancelled_answer_is_dropped),
         cmocka_unit_test(test_silence_times_out),
         cmocka_unit_test(test_lost_connection),

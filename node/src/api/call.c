@@ -185,7 +185,7 @@ void api_fail_answer(struct api_call *call, const char *about, int code, const u
 
 /* Progress */
 
-static void send_progress(struct api_call *call, uint64_t bytes, uint64_t total)
+static void send_progress(struct api_call *call, uint64_t bytes, uint64_t total, uint64_t steps)
 {
     struct api_connection *connection;
     struct replica_buffer message;
@@ -200,24 +200,31 @@ static void send_progress(struct api_call *call, uint64_t bytes, uint64_t total)
     replica_pack_cstr(&message, "progress");
     replica_pack_array(&message, 2);
     replica_pack_uint(&message, call->msgid);
-    replica_pack_map(&message, 2);
+    replica_pack_map(&message, 3);
     api_pack_key(&message, "bytes");
     replica_pack_uint(&message, bytes);
     api_pack_key(&message, "total");
     replica_pack_uint(&message, total);
+    api_pack_key(&message, "steps");
+    replica_pack_uint(&message, steps);
     api_connection_send(connection, &message, NULL, 0);
 }
 
 void api_progress_now(struct api_call *call, uint64_t bytes, uint64_t total)
 {
-    send_progress(call, bytes, total);
+    send_progress(call, bytes, total, 0);
+}
+
+void api_progress_steps(struct api_call *call, uint64_t steps)
+{
+    send_progress(call, 0, 0, steps);
 }
 
 static void deliver_progress(void *context)
 {
     struct api_call *call = context;
     atomic_store(&call->progress_posted, false);
-    send_progress(call, atomic_load(&call->progress_bytes), atomic_load(&call->progress_total));
+    send_progress(call, atomic_load(&call->progress_bytes), atomic_load(&call->progress_total), 0);
 }
 
 /* A job's last progress is posted before its done, and posts run in order: the call is still there. */
@@ -247,7 +254,7 @@ static void progress_of_answer(struct api_call *call, void *context, const uint8
     if (call->session != NULL && call->on_progress != NULL)
         call->on_progress(call, context, bytes, total);
     else
-        send_progress(call, bytes, total);
+        send_progress(call, bytes, total, 0);
 }
 
 static void on_answer(void *context, int code, const uint8_t *result, size_t n, bool final)

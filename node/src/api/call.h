@@ -76,7 +76,8 @@ struct api_call {
     struct replica_id edit_view;
     int (*edit)(void *state, struct replica_view *view, struct replica_kv_batch *log);
     api_done_fn edit_done;
-    bool moving; /* a directory of edit_view, step by step */
+    uint64_t edit_told_ms, edit_steps; /* when progress was last said */
+    bool moving;                       /* a directory of edit_view, step by step */
     struct replica_content_id complete_content;
     uint64_t complete_from_ms;
     void (*complete_done)(struct api_call *call, int code);
@@ -115,6 +116,7 @@ void api_job(struct api_call *call, void (*run)(struct api_call *call), void (*d
 void api_later(struct api_call *call, uint32_t delay_ms, void (*done)(struct api_call *call));
 /* On the loop. total 0: unknown. */
 void api_progress_now(struct api_call *call, uint64_t bytes, uint64_t total);
+void api_progress_steps(struct api_call *call, uint64_t steps); /* what moves no bytes */
 /* By a job. */
 void api_progress(struct api_call *call, uint64_t bytes, uint64_t total);
 bool api_is_gone(const struct api_call *call);

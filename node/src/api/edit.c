@@ -1,6 +1,7 @@
 #include "api/edit.h"
 
 #include "api/server.h"
+#include "loop.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,11 +9,26 @@
 #include <time.h>
 
 #define GATE_MS          5     /* between looks whether the other call is done */
+#define TELL_MS          1000  /* between words of progress of a long edit */
 #define COMPLETE_MS      2     /* between looks whether a sync has come */
 #define COMPLETE_MS_MAX  100   /* the same, once it takes long */
 #define COMPLETE_WAIT_MS 60000 /* a sync that takes longer has failed */
 
 /* Edits */
+
+/* One step; who waits for many of them is told now and then that they go on. */
+static int run_edit(void *context, struct replica_view *view, struct replica_kv_batch *log)
+{
+    struct api_call *call = context;
+    int code = call->edit(call->state, view, log);
+    uint64_t now_ms = node_now_ms();
+    call->edit_steps++;
+    if (code == REPLICA_E_AGAIN && now_ms - call->edit_told_ms >= TELL_MS) {
+        call->edit_told_ms = now_ms;
+        api_progress_steps(call, call->edit_steps);
+    }
+    return code;
+}
 
 static void start_edit(struct api_call *call)
 {
@@ -23,8 +39,8 @@ static void start_edit(struct api_call *call)
             return;
         }
     call->moving = call->method->run == api_fs_rename;
-    request.edit = call->edit;
-    request.context = call->state;
+    request.edit = run_edit;
+    request.context = call;
     request.durable = call->edit_durable;
     api_request(call, &request, call->edit_done, NULL);
 }
@@ -34,6 +50,7 @@ void api_edit(struct api_call *call, const struct replica_id *view, api_edit_fn 
     call->edit_view = *view;
     call->edit = edit;
     call->edit_done = done;
+    call->edit_told_ms = node_now_ms();
     start_edit(call);
 }
 

@@ -23,7 +23,7 @@ struct exchange {
     const char *method;
     uint64_t msgid;
     int64_t deadline_ms; /* INT64_MAX: none */
-    uint64_t bytes, total;
+    uint64_t bytes, total, steps;
     bool done; /* the answer is there, or code says why there is none */
     int code;
     void *result;
@@ -197,7 +197,7 @@ static void take_progress(struct exchange *exchange, struct replica_pack_reader 
 {
     struct remora *remora = exchange->remora;
     struct replica_pack_reader value;
-    uint64_t msgid, bytes = 0, total = 0;
+    uint64_t msgid, bytes = 0, total = 0, steps = 0;
     size_t items;
     replica_pack_read_array(reader, 16, &items);
     if (items < 2 || replica_pack_read_uint(reader, UINT64_MAX, &msgid) != 0 || msgid != exchange->msgid)
@@ -206,10 +206,13 @@ static void take_progress(struct exchange *exchange, struct replica_pack_reader 
         replica_pack_read_uint(&value, UINT64_MAX, &bytes);
     if (client_map_find(reader, "total", &value))
         replica_pack_read_uint(&value, UINT64_MAX, &total);
-    if (bytes != exchange->bytes || total != exchange->total)
+    if (client_map_find(reader, "steps", &value))
+        replica_pack_read_uint(&value, UINT64_MAX, &steps);
+    if (bytes != exchange->bytes || total != exchange->total || steps != exchange->steps)
         push_deadline(exchange);
     exchange->bytes = bytes;
     exchange->total = total;
+    exchange->steps = steps;
     if (!exchange->done && remora->progress != NULL && remora->progress(remora->context, bytes, total) != 0)
         give_up(exchange, client_fail(remora, REPLICA_E_CANCELLED, "%s: cancelled", exchange->method));
 }

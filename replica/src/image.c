@@ -1,8 +1,8 @@
 #include "replica/image.h"
 
-#include "map.h"
+#include "map/map.h"
 #include "replica/error.h"
-#include "volume.h"
+#include "volume/volume.h"
 
 #include <string.h>
 

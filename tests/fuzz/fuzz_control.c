@@ -1,5 +1,5 @@
 /* Records of the control log and the registry: what is read packs to what is read again. */
-#include "control.h"
+#include "control/control.h"
 
 #include <assert.h>
 #include <string.h>

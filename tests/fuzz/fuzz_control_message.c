@@ -1,6 +1,6 @@
 /* Messages to the control room from another member of its log. The first byte is the type; the second says whether the
  * rest stands for itself, or follows a true beginning (so many fields, the cluster's id). */
-#include "control.h"
+#include "control/control.h"
 #include "replica/kv_memory.h"
 
 #include <stdlib.h>

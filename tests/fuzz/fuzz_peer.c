@@ -5,13 +5,13 @@
  * whose payload is bytes of the input in which 0xc1, a byte that MessagePack never uses, stands for a piece
  * of the world by number (ids, a delta record, …); a message that this node sent, sent back by somebody, with
  * a byte changed; time; a local request. */
-#include "control.h"
+#include "control/control.h"
 #include "gossip/peer.h"
-#include "peer.h"
+#include "peer/peer.h"
 #include "replica/contents_memory.h"
 #include "replica/image.h"
 #include "replica/kv_memory.h"
-#include "swarm.h"
+#include "swarm/swarm.h"
 
 #include <assert.h>
 #include <stdlib.h>

@@ -3,7 +3,7 @@
 #include "gossip/swarm.h"
 #include "replica/contents_memory.h"
 #include "replica/error.h"
-#include "swarm.h"
+#include "swarm/swarm.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,5 +1,5 @@
 /* Records of the map and of views as a damaged disk may give them back. */
-#include "view.h"
+#include "view/view.h"
 
 #include <assert.h>
 

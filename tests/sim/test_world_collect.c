@@ -1,7 +1,7 @@
 /* Collection lets go of what nothing names, and of nothing else; offers send contents ahead of their commit. */
 #include "world_support.h"
 
-#include "peer.h"
+#include "peer/peer.h"
 #include "replica/error.h"
 
 #include <stdio.h>

@@ -1,7 +1,7 @@
 /* Contents are let go of only when nothing needs them, whatever the same step is about to name. */
 #include "world_support.h"
 
-#include "peer.h"
+#include "peer/peer.h"
 #include "replica/contents.h"
 #include "replica/error.h"
 #include "replica/merkle.h"

@@ -1,7 +1,7 @@
 /* Commit and reload when voters are gone, coordinators die, requests are late and clocks are wrong. */
 #include "world_support.h"
 
-#include "quorum.h" /* message types, for filters */
+#include "quorum/quorum.h" /* message types, for filters */
 #include "replica/error.h"
 
 #include <stdio.h>

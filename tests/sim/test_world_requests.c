@@ -2,7 +2,7 @@
  * parts of contents are fetched. */
 #include "world_support.h"
 
-#include "peer.h"
+#include "peer/peer.h"
 #include "replica/error.h"
 
 #define CHUNK   (1u << 20)

@@ -1,7 +1,7 @@
 /* What a voter says: only what it would ack, and what it still knows after a loss of power. */
 #include "world_support.h"
 
-#include "peer.h"
+#include "peer/peer.h"
 #include "replica/error.h"
 
 #define SIZE 100000 /* does not travel in the delta */

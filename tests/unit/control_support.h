@@ -3,7 +3,7 @@
 #ifndef TESTS_UNIT_CONTROL_SUPPORT_H
 #define TESTS_UNIT_CONTROL_SUPPORT_H
 
-#include "control.h"
+#include "control/control.h"
 #include "gossip/control.h"
 #include "replica/kv_memory.h"
 

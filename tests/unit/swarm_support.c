@@ -1,7 +1,7 @@
 #include "swarm_support.h"
 
 #include "replica/merkle.h"
-#include "swarm.h"
+#include "swarm/swarm.h"
 
 #include <assert.h>
 #include <stdlib.h>

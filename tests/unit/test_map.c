@@ -3,7 +3,7 @@
  * The property test makes random commits with real causes (each saw a random set of earlier ones), applies
  * them in random orders that respect the causes, cut into random batches and partly repeated, and compares
  * with a model that is nothing but "highest stamp wins". */
-#include "map.h"
+#include "map/map.h"
 #include "replica/kv_memory.h"
 #include "replica_support.h"
 

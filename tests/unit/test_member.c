@@ -1,6 +1,6 @@
 /* Membership over a tiny virtual network: each test reads as a trace over virtual time. */
 #include "gossip/member.h"
-#include "member.h"
+#include "member/member.h"
 #include "replica/error.h"
 
 #include <setjmp.h>

@@ -3,7 +3,7 @@
 #include "swarm_support.h"
 
 #include "replica/merkle.h"
-#include "swarm.h"
+#include "swarm/swarm.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

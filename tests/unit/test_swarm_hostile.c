@@ -1,6 +1,6 @@
 /* Peers that send nonsense, promise what they do not have, or ask without end: nothing breaks, grows, or
  * stops for the others. */
-#include "swarm.h"
+#include "swarm/swarm.h"
 #include "swarm_support.h"
 
 #include "replica/merkle.h"

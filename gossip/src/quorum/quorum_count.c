@@ -1,0 +1,89 @@
+/* Counting: a delta is committed once a majority of equal (epoch, phase) holds it. */
+#include "quorum/quorum_voting.h"
+
+#include "replica/error.h"
+
+#include <string.h>
+
+static struct attached_peer *peer_of(struct attached *attached, const struct replica_id *store)
+{
+    for (size_t i = 0; i < attached->peers_n; i++)
+        if (replica_id_equal(&attached->peers[i].store, store))
+            return &attached->peers[i];
+    if (attached->peers_n == GOSSIP_VOTERS_MAX)
+        return NULL;
+    memset(&attached->peers[attached->peers_n], 0, sizeof attached->peers[0]);
+    attached->peers[attached->peers_n].store = *store;
+    return &attached->peers[attached->peers_n++];
+}
+
+/* The seq of actor that a majority holds: the majority-th largest. */
+static uint64_t majority_seq(const struct gossip_quorum *quorum, const struct attached *attached,
+                             const struct gossip_configuration *configuration,
+                             const struct replica_actor *actor)
+{
+    uint64_t seqs[GOSSIP_VOTERS_MAX] = {0};
+    size_t n = 0;
+    for (size_t i = 0; i < configuration->voters_n; i++) {
+        const struct replica_id *voter = &configuration->voters[i];
+        uint64_t seq = 0;
+        if (replica_id_equal(voter, &quorum->table->self))
+            seq = replica_vector_get(&attached->durable, actor);
+        for (size_t j = 0; j < attached->peers_n; j++)
+            if (replica_id_equal(&attached->peers[j].store, voter) &&
+                attached->peers[j].epoch == configuration->epoch &&
+                attached->peers[j].phase == configuration->phase)
+                seq = replica_vector_get(&attached->peers[j].held, actor);
+        for (size_t at = n++;; at--) { /* insertion, descending */
+            if (at == 0 || seqs[at - 1] >= seq) {
+                seqs[at] = seq;
+                break;
+            }
+            seqs[at] = seqs[at - 1];
+        }
+    }
+    return seqs[quorum_majority(configuration) - 1];
+}
+
+int voting_count(struct gossip_quorum *quorum, struct attached *attached, const struct gossip_volume *volume,
+                 struct gossip_update *update)
+{
+    struct replica_vector committed = {.n = 0}, actors = attached->durable;
+    bool rose = false;
+    int rv = 0;
+    for (size_t i = 0; i < attached->peers_n && rv == 0; i++)
+        rv = replica_vector_join(&actors, &attached->peers[i].held);
+    for (size_t i = 0; i < actors.n && rv == 0; i++) {
+        uint64_t seq = majority_seq(quorum, attached, &volume->configuration, &actors.entries[i].actor);
+        if (seq > 0)
+            rv = replica_vector_set(&committed, &actors.entries[i].actor, seq);
+    }
+    if (rv == 0)
+        rv = replica_volume_commit(attached->volume, &committed, &update->log, &rose);
+    if (rose)
+        gossip_update_note(update, GOSSIP_NOTE_COMMITTED, &attached->id, NULL, NULL);
+    return rv;
+}
+
+int quorum_note_held(struct gossip_quorum *quorum, struct attached *attached, const struct replica_id *store,
+                     uint64_t epoch, enum gossip_phase phase, const struct replica_vector *held,
+                     struct gossip_update *update)
+{
+    const struct gossip_volume *volume = quorum_volume(quorum, &attached->id);
+    struct attached_peer *peer;
+    if (volume == NULL || quorum_voter_index(&volume->configuration, store) < 0)
+        return 0;
+    if (replica_id_equal(store, &quorum->table->self))
+        return 0; /* of itself it counts what is durable */
+    peer = peer_of(attached, store);
+    if (peer == NULL)
+        return 0;
+    if (peer->epoch != epoch || peer->phase != phase) {
+        peer->epoch = epoch;
+        peer->phase = phase;
+        peer->held.n = 0;
+    }
+    if (replica_vector_join(&peer->held, held) != 0)
+        return REPLICA_E_MALFORMED;
+    return voting_count(quorum, attached, volume, update);
+}

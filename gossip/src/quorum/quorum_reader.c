@@ -1,0 +1,449 @@
+/* Reload, and opening a view, which begins with one. design.md §5.
+ *
+ * A round asks all voters of the configuration; with the answers of a majority (of equal epoch and phase) the join of their held vectors is
+ * what this reload must show. What of it is not yet held by a majority is driven there by asking again with the join as target; when a
+ * holder vanishes first, the retry starts a new round with a new join. Then the deltas are pulled and applied, and the snapshot moves. */
+#include "quorum/quorum.h"
+
+#include "replica/error.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define RETRY_MS_MAX 4000
+#define CHANGED_MAX  1000 /* paths named in an answer */
+
+static void remove_reload(struct gossip_quorum *quorum, struct reload *reload)
+{
+    for (size_t i = 0; i < quorum->reloads_n; i++)
+        if (quorum->reloads[i] == reload) {
+            quorum->reloads[i] = quorum->reloads[--quorum->reloads_n];
+            break;
+        }
+    free(reload);
+}
+
+static void fail(struct gossip_quorum *quorum, struct reload *reload, int code, const char *reason,
+                 struct gossip_update *update)
+{
+    quorum_answer_code(update, reload->token, code, reason, false);
+    remove_reload(quorum, reload);
+}
+
+static void send_ask(struct gossip_quorum *quorum, const struct reload *reload,
+                     const struct gossip_configuration *configuration, struct gossip_update *update)
+{
+    struct replica_buffer payload;
+    struct replica_vector none = {.n = 0};
+    struct replica_id holder;
+    memset(&holder, 0, sizeof holder);
+    for (size_t i = 0; i < configuration->voters_n && reload->joined; i++)
+        if (reload->answered[i] && replica_vector_covers(&reload->held[i], &reload->join))
+            holder = configuration->voters[i];
+    replica_buffer_init(&payload);
+    replica_pack_array(&payload, 4);
+    replica_pack_id(&payload, &reload->volume);
+    replica_pack_uint(&payload, reload->round);
+    replica_vector_pack(&payload, reload->joined ? &reload->join : &none);
+    replica_pack_id(&payload, &holder);
+    for (size_t i = 0; i < configuration->voters_n; i++)
+        gossip_update_send(update, &configuration->voters[i], GOSSIP_ROOM_QUORUM, QUORUM_ASK, &payload,
+                           false);
+    (void)quorum;
+    replica_buffer_close(&payload);
+}
+
+static int start_round(struct gossip_quorum *quorum, struct reload *reload, struct gossip_time time,
+                       struct gossip_update *update)
+{
+    const struct gossip_volume *volume = quorum_volume(quorum, &reload->volume);
+    if (volume == NULL)
+        return 0;
+    reload->round = ++quorum->rounds;
+    memset(reload->answered, 0, sizeof reload->answered);
+    if (reload->mode == GOSSIP_RELOAD_QUORUM)
+        reload->joined = false;
+    reload->retry_at_ms = time.now_ms + reload->retry_ms;
+    send_ask(quorum, reload, &volume->configuration, update);
+    gossip_update_wake(update, reload->retry_at_ms);
+    return 0;
+}
+
+/* Moving the snapshot */
+
+struct changed_context {
+    struct replica_buffer *paths;
+    struct replica_path sub;
+    size_t n;
+    bool more;
+};
+
+static int collect_changed(void *context, const struct replica_op *op)
+{
+    struct changed_context *c = context;
+    struct replica_path path = op->path;
+    if (op->target != REPLICA_TARGET_PATH)
+        return 0;
+    if (c->sub.size > 0) {
+        if (!replica_path_is_below(path, c->sub))
+            return 0;
+        path.text += c->sub.size + 1;
+        path.size -= c->sub.size + 1;
+    }
+    if (c->n == CHANGED_MAX) {
+        c->more = true;
+        return 1;
+    }
+    replica_pack_str(c->paths, path.text, path.size);
+    c->n++;
+    return 0;
+}
+
+/* The paths that the deltas applied after `before` name; best effort: an op list that is gone here names none. */
+static void pack_changed(struct gossip_quorum *quorum, const struct attached *attached,
+                         const struct replica_view_options *view, uint64_t before,
+                         struct replica_buffer *payload)
+{
+    const struct replica_volume_state *state = replica_volume_state(attached->volume);
+    struct replica_buffer paths, record, ops;
+    struct changed_context context = {.paths = &paths, .sub = view->sub};
+    replica_buffer_init(&paths);
+    replica_buffer_init(&record);
+    replica_buffer_init(&ops);
+    for (uint64_t seq = before + 1; seq <= state->applied_seq && !context.more; seq++) {
+        struct replica_delta delta;
+        struct replica_dot dot;
+        const uint8_t *list;
+        size_t n;
+        if (seq - before > CHANGED_MAX) {
+            context.more = true;
+            break;
+        }
+        if (replica_volume_at(attached->volume, seq, &dot) != 0 ||
+            replica_volume_read(attached->volume, NULL, &dot, &record) != 0 ||
+            replica_delta_decode(record.data, record.size, &delta) != 0)
+            continue;
+        if (replica_delta_ops(&delta, quorum->table->contents, &ops, &list, &n) == 0)
+            (void)replica_ops_each(list, n, collect_changed, &context);
+    }
+    replica_pack_array(payload, context.n);
+    replica_buffer_append(payload, paths.data, paths.size);
+    replica_pack_bool(payload, context.more);
+    replica_buffer_close(&paths);
+    replica_buffer_close(&record);
+    replica_buffer_close(&ops);
+}
+
+struct covers_context {
+    const struct replica_volume *volume;
+    const struct replica_kv_batch *pending;
+    const struct replica_vector *applied;
+};
+
+static bool covers(void *context, const struct replica_id *commit, const struct replica_dot *dot)
+{
+    const struct covers_context *c = context;
+    struct replica_dot found;
+    if (replica_vector_covers_dot(c->applied, dot))
+        return true;
+    return replica_volume_find(c->volume, c->pending, commit, c->applied, &found) == 0;
+}
+
+static int finish_open(struct gossip_quorum *quorum, struct reload *reload, const struct attached *attached,
+                       struct gossip_update *update)
+{
+    const struct replica_volume_state *state = replica_volume_state(attached->volume);
+    struct replica_view *view;
+    struct replica_buffer payload;
+    int rv;
+    reload->options.snapshot = state->applied_seq;
+    reload->options.vector = state->applied;
+    rv = replica_view_open(quorum->views, &reload->options, &update->log, &view);
+    if (rv != 0) {
+        fail(quorum, reload, rv,
+             rv == REPLICA_E_NOSPACE ? "too many views are open on this node" : replica_error_text(rv),
+             update);
+        return rv == REPLICA_E_NOMEM ? rv : 0;
+    }
+    replica_buffer_init(&payload);
+    replica_pack_array(&payload, 2);
+    replica_pack_id(&payload, &reload->options.id);
+    replica_pack_uint(&payload, state->applied_seq);
+    gossip_update_answer(update, reload->token, 0, &payload, true);
+    replica_buffer_close(&payload);
+    remove_reload(quorum, reload);
+    return 0;
+}
+
+static int finish_reload(struct gossip_quorum *quorum, struct reload *reload, const struct attached *attached,
+                         struct gossip_update *update)
+{
+    const struct replica_volume_state *state = replica_volume_state(attached->volume);
+    struct replica_view *view = replica_view_find(quorum->views, &reload->view);
+    struct covers_context context = {
+        .volume = attached->volume, .pending = &update->log, .applied = &state->applied};
+    const struct replica_view_info *info;
+    struct replica_buffer payload;
+    int rv;
+    if (view == NULL) {
+        fail(quorum, reload, REPLICA_E_NOTFOUND, "the view was closed", update);
+        return 0;
+    }
+    info = replica_view_info(view);
+    if (!reload->moved) {
+        reload->before = info->options.snapshot;
+        reload->moved = true;
+    }
+    rv = replica_view_reload(view, state->applied_seq, &state->applied, BUILD_OPS_MAX, covers, &context,
+                             &update->log);
+    if (rv == REPLICA_E_AGAIN) {
+        update->again = true;
+        return 0;
+    }
+    if (rv != 0)
+        return rv;
+    replica_buffer_init(&payload);
+    replica_pack_array(&payload, 5);
+    replica_pack_uint(&payload, reload->before);
+    replica_pack_uint(&payload, state->applied_seq);
+    replica_pack_cstr(&payload, reload->mode == GOSSIP_RELOAD_LOCAL      ? "local"
+                                : reload->mode == GOSSIP_RELOAD_AT_LEAST ? "at-least"
+                                                                         : "quorum");
+    pack_changed(quorum, attached, &info->options, reload->before, &payload);
+    gossip_update_answer(update, reload->token, 0, &payload, true);
+    replica_buffer_close(&payload);
+    remove_reload(quorum, reload);
+    return 0;
+}
+
+/* Waiting until what the reload must show is applied here. */
+static int try_finish(struct gossip_quorum *quorum, struct reload *reload, struct gossip_time time,
+                      struct gossip_update *update)
+{
+    struct attached *attached = attached_find(quorum->table, &reload->volume);
+    const struct replica_volume_state *state;
+    if (attached == NULL || reload->phase != RELOAD_APPLYING)
+        return 0;
+    state = replica_volume_state(attached->volume);
+    if (state->applied_seq != reload->progress_seq) {
+        reload->progress_seq = state->applied_seq;
+        reload->progress_at_ms = time.now_ms;
+    }
+    if (!replica_vector_covers(&state->applied, &reload->join))
+        return 0;
+    return reload->open ? finish_open(quorum, reload, attached, update)
+                        : finish_reload(quorum, reload, attached, update);
+}
+
+static int start_applying(struct gossip_quorum *quorum, struct reload *reload,
+                          const struct gossip_configuration *configuration, struct gossip_time time,
+                          struct gossip_update *update)
+{
+    struct attached *attached = attached_find(quorum->table, &reload->volume);
+    struct replica_id holder;
+    bool rose;
+    int rv = replica_volume_commit(attached->volume, &reload->join, &update->log, &rose);
+    if (rv == 0)
+        rv = replica_vector_join(&attached->target, &reload->join);
+    if (rv != 0)
+        return rv;
+    memset(&holder, 0, sizeof holder);
+    for (size_t i = 0; i < configuration->voters_n; i++)
+        if (reload->answered[i] && replica_vector_covers(&reload->held[i], &reload->join))
+            holder = configuration->voters[i];
+    if (rose)
+        gossip_update_note(update, GOSSIP_NOTE_COMMITTED, &reload->volume, NULL, NULL);
+    gossip_update_note(update, GOSSIP_NOTE_PULL, &reload->volume, &holder, NULL);
+    reload->phase = RELOAD_APPLYING;
+    reload->progress_at_ms = time.now_ms;
+    return try_finish(quorum, reload, time, update);
+}
+
+/* Answers */
+
+static int weigh(struct gossip_quorum *quorum, struct reload *reload,
+                 const struct gossip_configuration *configuration, struct gossip_time time,
+                 struct gossip_update *update)
+{
+    size_t answered = 0, covering = 0;
+    if (reload->phase != RELOAD_ASKING)
+        return 0;
+    for (size_t i = 0; i < configuration->voters_n; i++)
+        answered += reload->answered[i];
+    if (answered < quorum_majority(configuration))
+        return 0;
+    if (!reload->joined) {
+        reload->join.n = 0;
+        for (size_t i = 0; i < configuration->voters_n; i++)
+            if (reload->answered[i] && replica_vector_join(&reload->join, &reload->held[i]) != 0)
+                return REPLICA_E_MALFORMED;
+        reload->joined = true;
+        reload->asked_again = false;
+    }
+    /* Held by a majority dot by dot is enough: acks are cumulative per actor. */
+    for (size_t a = 0; a < reload->join.n; a++) {
+        covering = 0;
+        for (size_t i = 0; i < configuration->voters_n; i++)
+            covering +=
+                reload->answered[i] && replica_vector_get(&reload->held[i], &reload->join.entries[a].actor) >=
+                                           reload->join.entries[a].seq;
+        if (covering < quorum_majority(configuration)) {
+            if (!reload->asked_again) {
+                reload->asked_again = true;
+                send_ask(quorum, reload, configuration, update);
+            }
+            return 0;
+        }
+    }
+    return start_applying(quorum, reload, configuration, time, update);
+}
+
+int quorum_reader_message(struct gossip_quorum *quorum, const struct gossip_quorum_event *event,
+                          struct gossip_update *update)
+{
+    const struct replica_id *from = &event->message.from->store;
+    const struct gossip_volume *volume;
+    struct replica_pack_reader reader;
+    struct replica_vector held, committed;
+    struct attached *attached;
+    struct replica_id id;
+    uint64_t round, epoch, phase;
+    size_t n;
+    int voter, rv;
+    replica_pack_reader_init(&reader, event->message.payload, event->message.size);
+    replica_pack_read_array(&reader, 32, &n);
+    replica_pack_read_id(&reader, &id);
+    replica_pack_read_uint(&reader, UINT64_MAX, &round);
+    replica_pack_read_uint(&reader, UINT64_MAX, &epoch);
+    replica_pack_read_uint(&reader, UINT32_MAX, &phase);
+    replica_vector_read(&reader, &held);
+    replica_vector_read(&reader, &committed);
+    volume = quorum_volume(quorum, &id);
+    attached = attached_find(quorum->table, &id);
+    if (reader.failed || n < 6)
+        return REPLICA_E_MALFORMED;
+    if (volume == NULL || attached == NULL)
+        return 0;
+    voter = quorum_voter_index(&volume->configuration, from);
+    if (voter < 0)
+        return REPLICA_E_DENIED;
+    for (size_t i = 0; i < held.n; i++) /* only voters mint */
+        if (quorum_voter_index(&volume->configuration, &held.entries[i].actor.store) < 0)
+            return REPLICA_E_MALFORMED;
+    rv = quorum_note_held(quorum, attached, from, epoch, (enum gossip_phase)phase, &held, update);
+    if (rv != 0 || epoch != volume->configuration.epoch || phase != (uint64_t)volume->configuration.phase)
+        return rv;
+    for (size_t i = quorum->reloads_n; i > 0; i--) {
+        struct reload *reload = quorum->reloads[i - 1];
+        if (reload->phase != RELOAD_ASKING || reload->round != round ||
+            !replica_id_equal(&reload->volume, &id))
+            continue;
+        /* The same answer in every round is no progress: one voter alone must not keep a reload waiting for ever. */
+        if (!reload->heard[voter] || !replica_vector_covers(&reload->held[voter], &held))
+            reload->progress_at_ms = event->time.now_ms;
+        reload->held[voter] = held;
+        reload->answered[voter] = reload->heard[voter] = true;
+        rv = weigh(quorum, reload, &volume->configuration, event->time, update);
+        if (rv != 0)
+            return rv;
+    }
+    return 0;
+}
+
+/* Requests and time */
+
+static int request(struct gossip_quorum *quorum, const struct gossip_quorum_event *event, bool open,
+                   struct gossip_update *update)
+{
+    struct replica_view *view = open ? NULL : replica_view_find(quorum->views, &event->view);
+    const struct gossip_volume *entry;
+    struct attached *attached;
+    struct reload *reload;
+    int rv;
+    if (!open && view == NULL) {
+        quorum_answer_code(update, event->token, REPLICA_E_NOTFOUND, "no such view", false);
+        return 0;
+    }
+    entry = quorum_volume(quorum, open ? &event->options->volume : &replica_view_info(view)->options.volume);
+    if (entry == NULL || (entry->deleted && event->mode != GOSSIP_RELOAD_LOCAL)) {
+        quorum_answer_code(update, event->token, entry == NULL ? REPLICA_E_NOTFOUND : REPLICA_E_DELETED,
+                           entry == NULL ? "no such volume"
+                                         : "the volume was deleted; what the view shows stays readable",
+                           false);
+        return 0;
+    }
+    if (quorum->reloads_n == RELOADS_MAX) {
+        quorum_answer_code(update, event->token, REPLICA_E_BUSY, "too many reloads at once", false);
+        return 0;
+    }
+    reload = calloc(1, sizeof *reload);
+    if (reload == NULL)
+        return REPLICA_E_NOMEM;
+    reload->token = event->token;
+    reload->open = open;
+    if (open)
+        reload->options = *event->options;
+    reload->view = event->view;
+    reload->volume = open ? event->options->volume : replica_view_info(view)->options.volume;
+    reload->mode = event->mode;
+    reload->timeout_ms = event->timeout_ms > 0 ? event->timeout_ms : quorum->options.deadline_ms;
+    reload->retry_ms = quorum->options.retry_ms;
+    reload->progress_at_ms = event->time.now_ms;
+    quorum->reloads[quorum->reloads_n++] = reload;
+    rv = attached_open(quorum->table, &reload->volume, &update->log, &attached);
+    if (rv != 0) {
+        fail(quorum, reload, rv, replica_error_text(rv), update);
+        return rv == REPLICA_E_NOSPACE ? 0 : rv;
+    }
+    if (reload->mode == GOSSIP_RELOAD_LOCAL) {
+        reload->phase = RELOAD_APPLYING;
+        return try_finish(quorum, reload, event->time, update);
+    }
+    if (reload->mode == GOSSIP_RELOAD_AT_LEAST) {
+        if (!replica_id_equal(&event->at_least->volume, &reload->volume)) {
+            fail(quorum, reload, REPLICA_E_INVALID, "the token belongs to another volume", update);
+            return 0;
+        }
+        (void)replica_vector_set(&reload->join, &event->at_least->dot.actor, event->at_least->dot.seq);
+        reload->joined = true;
+    }
+    return start_round(quorum, reload, event->time, update);
+}
+
+static int check_time(struct gossip_quorum *quorum, struct reload *reload, struct gossip_time time,
+                      struct gossip_update *update)
+{
+    if (time.now_ms >= reload->progress_at_ms + reload->timeout_ms) {
+        fail(quorum, reload, REPLICA_E_UNAVAILABLE,
+             "no majority of the volume's voters answered in time; the old snapshot stays", update);
+        return 0;
+    }
+    gossip_update_wake(update, reload->progress_at_ms + reload->timeout_ms);
+    if (reload->phase == RELOAD_APPLYING)
+        return try_finish(quorum, reload, time, update);
+    if (time.now_ms < reload->retry_at_ms) {
+        gossip_update_wake(update, reload->retry_at_ms);
+        return 0;
+    }
+    reload->retry_ms = reload->retry_ms * 2 > RETRY_MS_MAX ? RETRY_MS_MAX : reload->retry_ms * 2;
+    return start_round(quorum, reload, time, update);
+}
+
+int quorum_reader_event(struct gossip_quorum *quorum, const struct gossip_quorum_event *event,
+                        struct gossip_update *update)
+{
+    int rv = 0;
+    if (event->kind == GOSSIP_QUORUM_EVENT_RELOAD || event->kind == GOSSIP_QUORUM_EVENT_OPEN)
+        return request(quorum, event, event->kind == GOSSIP_QUORUM_EVENT_OPEN, update);
+    for (size_t i = quorum->reloads_n; i > 0 && rv == 0; i--) {
+        struct reload *reload = quorum->reloads[i - 1];
+        if (event->kind == GOSSIP_QUORUM_EVENT_CANCEL && reload->token == event->token)
+            remove_reload(quorum, reload);
+        else if (event->kind == GOSSIP_QUORUM_EVENT_TIMER)
+            rv = check_time(quorum, reload, event->time, update);
+        else if (event->kind == GOSSIP_QUORUM_EVENT_APPLIED &&
+                 replica_id_equal(&reload->volume, &event->volume))
+            rv = try_finish(quorum, reload, event->time, update);
+    }
+    return rv;
+}

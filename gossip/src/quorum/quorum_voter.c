@@ -1,0 +1,147 @@
+/* What a voter does for writers and readers. design.md §3: a voter answers prepare once it holds the closure; acks a dot, and with it
+ * every earlier one of its actor, only when it is contiguous, its dependencies are held and its closure was checked here; and what it
+ * says about what it holds leaves only when it is durable. */
+#include "quorum/quorum_voting.h"
+
+#include "replica/error.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+void gossip_quorum_close_voting(struct attached_voting *voting)
+{
+    if (voting == NULL)
+        return;
+    for (size_t i = 0; i < voting->prepares_n; i++)
+        voting_close_prepare(&voting->prepares[i]);
+    for (size_t i = 0; i < voting->aheads_n; i++)
+        replica_closure_close(&voting->aheads[i].closure);
+    free(voting->prepares);
+    free(voting->prepared);
+    free(voting->aheads);
+    free(voting->waiters);
+    free(voting->followers);
+    free(voting);
+}
+
+static struct attached_voting *voting_of(struct attached *attached)
+{
+    struct attached_voting *voting = attached->voting;
+    if (voting != NULL)
+        return voting;
+    voting = calloc(1, sizeof *voting);
+    if (voting == NULL)
+        return NULL;
+    voting->prepared = calloc(PREPARED_MAX, sizeof voting->prepared[0]);
+    voting->aheads = calloc(AHEAD_MAX, sizeof voting->aheads[0]);
+    voting->waiters = calloc(WAITERS_MAX, sizeof voting->waiters[0]);
+    voting->followers = calloc(FOLLOWERS_MAX, sizeof voting->followers[0]);
+    if (!voting->prepared || !voting->aheads || !voting->waiters || !voting->followers) {
+        gossip_quorum_close_voting(voting);
+        return NULL;
+    }
+    attached->voting = voting;
+    return voting;
+}
+
+static bool votes(const struct gossip_quorum *quorum, const struct gossip_volume *volume)
+{
+    return !quorum->failed && quorum->self.role == GOSSIP_ROLE_VOTER &&
+           quorum_voter_index(&volume->configuration, &quorum->table->self) >= 0;
+}
+
+int quorum_voter_message(struct gossip_quorum *quorum, const struct gossip_quorum_event *event,
+                         struct gossip_update *update)
+{
+    struct replica_pack_reader reader;
+    const struct gossip_volume *volume;
+    struct attached *attached;
+    struct replica_id id;
+    size_t n;
+    int rv;
+    replica_pack_reader_init(&reader, event->message.payload, event->message.size);
+    replica_pack_read_array(&reader, 32, &n);
+    replica_pack_read_id(&reader, &id);
+    if (reader.failed || n < 4)
+        return REPLICA_E_MALFORMED;
+    volume = quorum_volume(quorum, &id);
+    if (volume == NULL || !votes(quorum, volume))
+        return 0; /* not known here yet, or not ours to answer: the asker asks again */
+    rv = attached_open(quorum->table, &id, &update->log, &attached);
+    if (rv != 0)
+        return rv == REPLICA_E_NOSPACE ? 0 : rv;
+    if (voting_of(attached) == NULL)
+        return REPLICA_E_NOMEM;
+    switch (event->message.type) {
+    case QUORUM_PREPARE:
+        return voting_receive_prepare(quorum, event, &reader, attached, volume, update);
+    case QUORUM_MINT:
+        return voting_receive_mint(quorum, event, &reader, attached, volume, update);
+    case QUORUM_REPLICATE:
+        return voting_receive_replicate(quorum, event, &reader, attached, volume, update);
+    case QUORUM_OFFER:
+        return quorum_offer_receive(quorum, event, &reader, volume, update);
+    default:
+        return voting_receive_ask(quorum, event, &reader, attached, volume, update);
+    }
+}
+
+static void cross_off(struct attached_voting *voting, const struct replica_content_id *content)
+{
+    for (size_t i = 0; i < voting->prepares_n; i++)
+        replica_closure_arrived(&voting->prepares[i].closure, content);
+    for (size_t i = 0; i < voting->aheads_n; i++)
+        replica_closure_arrived(&voting->aheads[i].closure, content);
+}
+
+/* An ack may be lost, or its receiver restart: what is held but not known to be committed is said again, once a second. */
+static void announce(struct attached *attached, const struct gossip_volume *volume,
+                     const struct replica_id *self, struct gossip_time time, struct gossip_update *update)
+{
+    const struct replica_volume_state *state = replica_volume_state(attached->volume);
+    if (replica_vector_covers(&state->committed, &state->held))
+        return;
+    if (time.now_ms >= attached->voting->announce_at_ms) {
+        for (size_t i = 0; i < volume->configuration.voters_n; i++)
+            if (!replica_id_equal(&volume->configuration.voters[i], self))
+                voting_send_held(attached, &volume->configuration, &volume->configuration.voters[i], 0,
+                                 update);
+        attached->voting->announce_at_ms = time.now_ms + ANNOUNCE_MS;
+    }
+    gossip_update_wake(update, attached->voting->announce_at_ms);
+}
+
+int quorum_voter_event(struct gossip_quorum *quorum, const struct gossip_quorum_event *event,
+                       struct gossip_update *update)
+{
+    for (size_t i = 0; i < quorum->table->n; i++) {
+        struct attached *attached = quorum->table->items[i];
+        const struct gossip_volume *volume = quorum_volume(quorum, &attached->id);
+        bool concerned =
+            event->kind == GOSSIP_QUORUM_EVENT_TIMER || event->kind == GOSSIP_QUORUM_EVENT_START ||
+            event->kind == GOSSIP_QUORUM_EVENT_HAVE || event->kind == GOSSIP_QUORUM_EVENT_SYNCED ||
+            replica_id_equal(&attached->id, &event->volume);
+        int rv = 0;
+        if (!concerned || volume == NULL || !votes(quorum, volume))
+            continue;
+        if (voting_of(attached) == NULL)
+            return REPLICA_E_NOMEM;
+        if (event->kind == GOSSIP_QUORUM_EVENT_HAVE)
+            cross_off(attached->voting, &event->content);
+        if (event->kind == GOSSIP_QUORUM_EVENT_SYNCED)
+            rv = voting_count(quorum, attached, volume, update);
+        else if (event->kind == GOSSIP_QUORUM_EVENT_COMMITTED)
+            voting_tell_waiters(attached, update);
+        else {
+            attached->voting->busy = false;
+            rv = voting_continue_prepares(quorum, attached, volume, event->time, update);
+            if (rv == 0)
+                rv = voting_hold_more(quorum, attached, volume, event->batch, update);
+            if (event->kind == GOSSIP_QUORUM_EVENT_TIMER)
+                announce(attached, volume, &quorum->table->self, event->time, update);
+        }
+        if (rv != 0)
+            return rv;
+    }
+    return 0;
+}

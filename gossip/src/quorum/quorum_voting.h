@@ -1,0 +1,94 @@
+/* What the parts of a voter share (quorum_voter.c routes to them):
+ *   quorum_count.c     what a majority holds
+ *   quorum_prepare.c   proposals whose closures are being brought here
+ *   quorum_mint.c      minting, replicating, outcomes
+ *   quorum_hold.c      from stored to held; telling readers and coordinators */
+#ifndef GOSSIP_SRC_QUORUM_VOTING_H
+#define GOSSIP_SRC_QUORUM_VOTING_H
+
+#include "quorum/quorum.h"
+#include "replica/limit.h"
+
+/* A proposal whose closure is being brought here for a writer. */
+struct prepare {
+    struct replica_id commit, writer;
+    struct replica_closure closure;
+    uint64_t report_at_ms;
+    struct replica_limit_check *limit; /* NULL: within the limits */
+    bool done;
+};
+
+/* A stored delta whose closure is being checked on the way to being held. */
+struct ahead {
+    struct replica_dot dot;
+    struct replica_id commit;
+    struct replica_closure closure;
+};
+
+struct waiter {
+    struct replica_id commit, writer;
+    struct replica_dot dot;
+};
+
+struct follower {
+    struct replica_id reader;
+    uint64_t round;
+    struct replica_vector target;
+};
+
+struct attached_voting {
+    struct prepare *prepares;
+    size_t prepares_n, prepares_capacity;
+    struct replica_id *prepared; /* ring of commit ids whose closure was complete here, in the epoch below */
+    size_t prepared_n, prepared_next;
+    uint64_t prepared_epoch;
+    struct ahead *aheads;
+    size_t aheads_n;
+    struct waiter *waiters;
+    size_t waiters_n;
+    struct follower *followers;
+    size_t followers_n;
+    uint64_t announce_at_ms; /* tells other voters what is held but not known to be committed */
+    bool busy;               /* closures are left to scan */
+};
+
+/* quorum_count.c: what became committed by all that is known. */
+int voting_count(struct gossip_quorum *quorum, struct attached *attached, const struct gossip_volume *volume,
+                 struct gossip_update *update);
+/* quorum_prepare.c */
+int voting_receive_prepare(struct gossip_quorum *quorum, const struct gossip_quorum_event *event,
+                           struct replica_pack_reader *reader, struct attached *attached,
+                           const struct gossip_volume *volume, struct gossip_update *update);
+int voting_continue_prepares(struct gossip_quorum *quorum, struct attached *attached,
+                             const struct gossip_volume *volume, struct gossip_time time,
+                             struct gossip_update *update);
+void voting_close_prepare(struct prepare *prepare);
+/* Whether the closure of that commit was complete here in that epoch. */
+bool voting_is_prepared(const struct attached_voting *voting, uint64_t epoch,
+                        const struct replica_id *commit);
+/* Scans a bounded piece of a closure: pins what it names, wants what is missing (source surely has it). AGAIN: more is left. */
+int voting_scan(struct gossip_quorum *quorum, struct attached *attached, struct replica_closure *closure,
+                const struct replica_id *source, struct gossip_update *update);
+/* quorum_mint.c */
+int voting_receive_mint(struct gossip_quorum *quorum, const struct gossip_quorum_event *event,
+                        struct replica_pack_reader *reader, struct attached *attached,
+                        const struct gossip_volume *volume, struct gossip_update *update);
+int voting_receive_replicate(struct gossip_quorum *quorum, const struct gossip_quorum_event *event,
+                             struct replica_pack_reader *reader, struct attached *attached,
+                             const struct gossip_volume *volume, struct gossip_update *update);
+/* Outcomes of what is committed by now. */
+void voting_tell_waiters(struct attached *attached, struct gossip_update *update);
+/* quorum_hold.c */
+int voting_hold_more(struct gossip_quorum *quorum, struct attached *attached,
+                     const struct gossip_volume *volume, uint64_t batch, struct gossip_update *update);
+int voting_receive_ask(struct gossip_quorum *quorum, const struct gossip_quorum_event *event,
+                       struct replica_pack_reader *reader, struct attached *attached,
+                       const struct gossip_volume *volume, struct gossip_update *update);
+void voting_send_held(const struct attached *attached, const struct gossip_configuration *configuration,
+                      const struct replica_id *to, uint64_t round, struct gossip_update *update);
+/* reader is told once target is held here. */
+void voting_add_follower(struct gossip_quorum *quorum, struct attached_voting *voting,
+                         const struct replica_id *reader, uint64_t round,
+                         const struct replica_vector *target);
+
+#endif

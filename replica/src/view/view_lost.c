@@ -1,0 +1,120 @@
+/* After a loss of power. A record and the bytes that it names are synced together, but before that sync the
+ * disk may keep the one and lose the other. A record without its bytes can never be read nor committed: no
+ * majority would ever hold them, and the view would be stuck for good. It was not synced, so nobody was
+ * promised it; it goes as if the crash had taken it too. */
+#include "view/view.h"
+
+#include "replica/error.h"
+
+#include <string.h>
+
+/* Only what was never committed: later the bytes are the voters' to keep, and may rightly be absent here. */
+static bool is_lost(const struct replica_view *view, uint64_t generation, const struct view_record *record,
+                    struct replica_contents *contents)
+{
+    const struct replica_blob *blob = &record->entry.blob;
+    if (generation < view->dirty_low || generation <= view->floor || record->tombstone ||
+        record->entry.kind != REPLICA_KIND_FILE || blob->kind != REPLICA_BLOB_CONTENT ||
+        blob->content.length == 0)
+        return false;
+    return replica_contents_state(contents, &blob->content) < REPLICA_CONTENTS_FILLED;
+}
+
+/* What lies on top of a lost record took its base from it, so one that is covered stays: it harms nobody. */
+struct top {
+    uint8_t target[sizeof((struct map_key *)0)->bytes];
+    size_t n;
+    bool covered;
+};
+
+static bool is_covered(struct top *top, const uint8_t *target, size_t n)
+{
+    if (n != top->n || memcmp(target, top->target, n) != 0) {
+        memcpy(top->target, target, n);
+        top->n = n;
+        top->covered = false;
+    }
+    return top->covered;
+}
+
+int replica_view_forget_lost(struct replica_view *view, struct replica_contents *contents,
+                             struct replica_kv_batch *log, size_t *ret_n)
+{
+    struct top top = {.n = 0};
+    struct replica_kv_cursor *cursor;
+    struct view_record record;
+    struct map_key prefix;
+    int rv = replica_kv_cursor_open(view->views->log, &cursor), closed;
+    if (rv != 0)
+        return rv;
+    *ret_n = 0;
+    view_record_init(&record);
+    map_key_start(&prefix, 'x', &view->info.options.id);
+    for (replica_kv_cursor_seek(cursor, prefix.bytes, prefix.size);
+         rv == 0 && replica_kv_cursor_valid(cursor); replica_kv_cursor_next(cursor)) {
+        const uint8_t *key, *value;
+        struct map_key overlay = {.size = 0};
+        uint64_t generation;
+        size_t n, value_n;
+        replica_kv_cursor_key(cursor, &key, &n);
+        if (n < prefix.size + 9 || memcmp(key, prefix.bytes, prefix.size) != 0)
+            break;
+        if (is_covered(&top, key, n - 9))
+            continue;
+        generation = ~replica_u64_decode(key + n - 8);
+        replica_kv_cursor_value(cursor, &value, &value_n);
+        rv = view_record_decode(value, value_n, &record);
+        if (rv != 0)
+            break;
+        top.covered = !is_lost(view, generation, &record, contents);
+        if (top.covered)
+            continue;
+        map_key_append(&overlay, key, n - 9);
+        view_index(view, &overlay, generation, &record.entry, false, log);
+        replica_kv_batch_delete(log, key, n);
+        view->info.dirty--;
+        (*ret_n)++;
+    }
+    view_record_close(&record);
+    closed = replica_kv_cursor_close(&cursor);
+    return closed != 0 ? closed : rv;
+}
+
+int replica_view_forget_draft(struct replica_view *view, uint64_t draft, struct replica_kv_batch *log,
+                              size_t *ret_n)
+{
+    struct replica_kv_cursor *cursor;
+    struct map_key prefix;
+    uint8_t number[8];
+    size_t head = 1 + REPLICA_ID_SIZE;
+    int rv = replica_kv_cursor_open(view->views->log, &cursor);
+    if (rv != 0)
+        return rv;
+    *ret_n = 0;
+    replica_u64_encode(draft, number);
+    map_key_start(&prefix, 'D', &view->info.options.id);
+    map_key_append(&prefix, number, sizeof number);
+    for (replica_kv_cursor_seek(cursor, prefix.bytes, prefix.size); replica_kv_cursor_valid(cursor);
+         replica_kv_cursor_next(cursor)) {
+        const uint8_t *key;
+        struct map_key overlay;
+        uint64_t generation;
+        uint8_t tail[9] = {0};
+        size_t n;
+        replica_kv_cursor_key(cursor, &key, &n);
+        if (n < prefix.size + 9 || memcmp(key, prefix.bytes, prefix.size) != 0)
+            break;
+        generation = replica_u64_decode(key + n - 8);
+        map_key_start(&overlay, 'x', &view->info.options.id);
+        map_key_append(&overlay, key + head + sizeof number, n - head - sizeof number - 9);
+        replica_u64_encode(~generation, tail + 1);
+        map_key_append(&overlay, tail, sizeof tail);
+        replica_kv_batch_delete(log, overlay.bytes, overlay.size);
+        replica_kv_batch_delete(log, key, n);
+        if (generation >= view->dirty_low && view->info.dirty > 0) {
+            view->info.dirty--;
+            (*ret_n)++;
+        }
+    }
+    return replica_kv_cursor_close(&cursor);
+}

@@ -1,0 +1,243 @@
+/* Overlay records: the newest generation on top of the snapshot. */
+#include "view/view.h"
+
+#include "replica/error.h"
+
+#include <string.h>
+
+void view_record_init(struct view_record *record)
+{
+    memset(record, 0, sizeof *record);
+    replica_buffer_init(&record->bytes);
+}
+
+void view_record_close(struct view_record *record)
+{
+    replica_buffer_close(&record->bytes);
+}
+
+int view_record_decode(const uint8_t *data, size_t n, struct view_record *record)
+{
+    struct replica_pack_reader reader;
+    size_t items;
+    replica_buffer_clear(&record->bytes);
+    if (replica_buffer_append(&record->bytes, data, n) != 0)
+        return REPLICA_E_NOMEM;
+    memset(&record->entry, 0, sizeof record->entry);
+    replica_pack_reader_init(&reader, record->bytes.data, n);
+    replica_pack_read_array(&reader, 16, &items);
+    replica_pack_read_bool(&reader, &record->tombstone);
+    replica_pack_read_uint(&reader, UINT64_MAX, &record->base_generation);
+    replica_pack_read_stamp(&reader, &record->base);
+    if (replica_pack_peek(&reader) == REPLICA_PACK_NIL)
+        replica_pack_skip(&reader);
+    else
+        replica_entry_read(&reader, &record->entry);
+    return items < 4 || replica_pack_reader_finish(&reader) != 0 ? REPLICA_E_CORRUPT : 0;
+}
+
+static void record_pack(struct replica_buffer *out, const struct view_record *record)
+{
+    replica_pack_array(out, 4);
+    replica_pack_bool(out, record->tombstone);
+    replica_pack_uint(out, record->base_generation);
+    replica_pack_stamp(out, &record->base);
+    if (record->entry.kind != 0)
+        replica_entry_pack(out, &record->entry);
+    else
+        replica_pack_nil(out);
+}
+
+int view_full_path(const struct replica_view *view, struct replica_path path,
+                   char ret_text[REPLICA_PATH_MAX + 1], struct replica_path *ret_full)
+{
+    struct replica_path sub = view->info.options.sub;
+    size_t n = sub.size;
+    if (sub.size + (sub.size > 0 && path.size > 0) + path.size > REPLICA_PATH_MAX)
+        return REPLICA_E_TOOBIG;
+    if (sub.size > 0)
+        memcpy(ret_text, sub.text, sub.size);
+    if (n > 0 && path.size > 0)
+        ret_text[n++] = '/';
+    if (path.size > 0)
+        memcpy(ret_text + n, path.text, path.size);
+    *ret_full = (struct replica_path){ret_text, n + path.size};
+    return 0;
+}
+
+void view_key_overlay(const struct replica_view *view, const struct replica_target_name *name,
+                      struct map_key *ret_key)
+{
+    map_key_start(ret_key, 'x', &view->info.options.id);
+    map_key_append_target(ret_key, name);
+}
+
+int view_overlay_get(struct replica_view *view, const struct replica_target_name *name,
+                     struct view_record *ret_record)
+{
+    struct replica_kv_cursor *cursor;
+    struct map_key key;
+    size_t prefix;
+    int rv = replica_kv_cursor_open(view->views->log, &cursor), found = REPLICA_E_NOTFOUND;
+    if (rv != 0)
+        return rv;
+    view_key_overlay(view, name, &key);
+    prefix = key.size + 1;
+    map_key_append_inverted(&key, view->generation);
+    replica_kv_cursor_seek(cursor, key.bytes, key.size);
+    if (replica_kv_cursor_valid(cursor)) {
+        const uint8_t *at, *value;
+        size_t n, value_n;
+        replica_kv_cursor_key(cursor, &at, &n);
+        if (n == prefix + 8 && memcmp(at, key.bytes, prefix) == 0) {
+            ret_record->generation = ~replica_u64_decode(at + prefix);
+            replica_kv_cursor_value(cursor, &value, &value_n);
+            if (ret_record->generation > view->floor)
+                found = view_record_decode(value, value_n, ret_record);
+        }
+    }
+    rv = replica_kv_cursor_close(&cursor);
+    return rv != 0 ? rv : found;
+}
+
+static struct replica_map map_of(const struct replica_view *view)
+{
+    return (struct replica_map){.kv = view->views->map, .volume = view->info.options.volume};
+}
+
+int view_raw_get(struct replica_view *view, const struct replica_target_name *name,
+                 struct replica_version *ret_version, bool *ret_overlaid)
+{
+    struct replica_map map = map_of(view);
+    struct view_record record;
+    int rv;
+    view_record_init(&record);
+    rv = view_overlay_get(view, name, &record);
+    *ret_overlaid = rv == 0;
+    if (rv == 0) {
+        replica_version_close(ret_version);
+        ret_version->tombstone = record.tombstone;
+        ret_version->links = 1;
+        ret_version->base = record.base;
+        ret_version->bytes = record.bytes; /* the entry points into it */
+        ret_version->entry = record.entry;
+        replica_buffer_init(&record.bytes);
+    } else if (rv == REPLICA_E_NOTFOUND) {
+        rv = replica_map_get(&map, NULL, name, view->info.options.snapshot, ret_version);
+    }
+    view_record_close(&record);
+    return rv == 0 && ret_version->tombstone ? REPLICA_E_NOTFOUND : rv;
+}
+
+/* Where the base of a new record comes from: what lies beneath it. */
+static int find_base(struct replica_view *view, const struct replica_target_name *name,
+                     struct view_record *record)
+{
+    struct replica_map map = map_of(view);
+    struct replica_version version;
+    struct view_record beneath;
+    bool frozen;
+    int rv;
+    view_record_init(&beneath);
+    rv = view_overlay_get(view, name, &beneath);
+    if (rv == 0) {
+        frozen = view->info.commit != REPLICA_COMMIT_NONE && beneath.generation >= view->frozen.low &&
+                 beneath.generation <= view->frozen.high;
+        if (frozen) {
+            record->base_generation = beneath.generation;
+        } else if (beneath.generation >= view->dirty_low) {
+            record->base = beneath.base;
+            record->base_generation = beneath.base_generation;
+        } else {
+            for (size_t i = 0; i < view->own_n; i++)
+                if (beneath.generation >= view->own[i].low && beneath.generation <= view->own[i].high)
+                    record->base = view->own[i].stamp;
+        }
+        if (!frozen && beneath.generation == view->generation)
+            view->info.dirty--; /* replaced, not added */
+    } else if (rv == REPLICA_E_NOTFOUND) {
+        replica_version_init(&version);
+        rv = replica_map_get(&map, NULL, name, view->info.options.snapshot, &version);
+        if (rv == 0)
+            record->base = version.stamp;
+        replica_version_close(&version);
+        if (rv == REPLICA_E_NOTFOUND)
+            rv = 0;
+    }
+    view_record_close(&beneath);
+    return rv;
+}
+
+void view_index(const struct replica_view *view, const struct map_key *overlay_key, uint64_t generation,
+                const struct replica_entry *entry, bool add, struct replica_kv_batch *log)
+{
+    size_t head = 1 + REPLICA_ID_SIZE;
+    uint8_t number[8], content[REPLICA_CONTENT_ID_SIZE], tail[9] = {0};
+    struct map_key key = {.size = 0};
+    if (entry->kind == REPLICA_KIND_LINK) {
+        map_key_start(&key, 'N', &view->info.options.id);
+        map_key_append(&key, entry->object.bytes, REPLICA_ID_SIZE);
+    } else if (entry->kind != REPLICA_KIND_FILE || entry->blob.kind == REPLICA_BLOB_INLINE) {
+        return;
+    } else if (entry->blob.kind == REPLICA_BLOB_CONTENT) {
+        replica_content_id_encode(&entry->blob.content, content);
+        map_key_append(&key, "X", 1);
+        map_key_append(&key, content, sizeof content);
+        map_key_append(&key, view->info.options.id.bytes, REPLICA_ID_SIZE);
+    } else {
+        replica_u64_encode(entry->blob.draft, number);
+        map_key_start(&key, 'D', &view->info.options.id);
+        map_key_append(&key, number, sizeof number);
+    }
+    map_key_append(&key, overlay_key->bytes + head, overlay_key->size - head);
+    replica_u64_encode(generation, tail + 1);
+    map_key_append(&key, tail, sizeof tail);
+    if (add)
+        replica_kv_batch_put(log, key.bytes, key.size, "", 0);
+    else
+        replica_kv_batch_delete(log, key.bytes, key.size);
+}
+
+/* What the newest generation already says about a target goes: its indexes too. */
+static int drop_replaced(struct replica_view *view, const struct replica_target_name *name,
+                         const struct map_key *overlay_key, struct replica_kv_batch *log)
+{
+    struct view_record old;
+    int rv;
+    view_record_init(&old);
+    rv = view_overlay_get(view, name, &old);
+    if (rv == 0 && old.generation == view->generation)
+        view_index(view, overlay_key, old.generation, &old.entry, false, log);
+    view_record_close(&old);
+    return rv == REPLICA_E_NOTFOUND ? 0 : rv;
+}
+
+int view_overlay_put(struct replica_view *view, const struct replica_target_name *name, bool tombstone,
+                     const struct replica_entry *entry, struct replica_kv_batch *log)
+{
+    struct view_record record;
+    struct replica_buffer value;
+    struct map_key overlay, key;
+    int rv;
+    view_record_init(&record);
+    record.tombstone = tombstone;
+    if (entry != NULL)
+        record.entry = *entry;
+    view_key_overlay(view, name, &overlay);
+    rv = drop_replaced(view, name, &overlay, log);
+    if (rv == 0)
+        rv = find_base(view, name, &record);
+    if (rv != 0)
+        return rv;
+    replica_buffer_init(&value);
+    record_pack(&value, &record);
+    key = overlay;
+    map_key_append_inverted(&key, view->generation);
+    replica_kv_batch_put(log, key.bytes, key.size, value.data, value.size);
+    view_index(view, &overlay, view->generation, &record.entry, true, log);
+    if (value.failed)
+        log->failed = true;
+    replica_buffer_close(&value);
+    view->info.dirty++;
+    return log->failed ? REPLICA_E_NOMEM : 0;
+}

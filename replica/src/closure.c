@@ -105,24 +105,44 @@ static int check_content(struct replica_closure *closure, struct replica_content
     return rv;
 }
 
+int replica_closure_list(struct replica_closure *closure, struct replica_contents *contents,
+                         const uint8_t **ret_list, size_t *ret_n)
+{
+    if (closure->list == NULL) {
+        int rv = replica_delta_ops(&closure->delta, contents, &closure->ops, &closure->list,
+                                   &closure->list_size);
+        if (rv != 0)
+            return rv;
+    }
+    *ret_list = closure->list;
+    *ret_n = closure->list_size;
+    return 0;
+}
+
+void replica_closure_let_go(struct replica_closure *closure)
+{
+    replica_buffer_close(&closure->ops);
+    closure->list = NULL;
+}
+
 int replica_closure_scan(struct replica_closure *closure, struct replica_contents *contents, size_t max,
                          replica_closure_visit_fn visit, void *context)
 {
     struct replica_pack_reader reader;
+    const uint8_t *list;
+    size_t n;
     int rv;
     if (closure->scanned)
         return 0;
-    if (closure->list == NULL) {
-        if (closure->delta.ops == NULL) {
-            rv = check_content(closure, contents, &closure->delta.ops_content, visit, context);
-            if (rv != 0 || closure->missing_n > 0)
-                return rv;
-        }
-        rv = replica_delta_ops(&closure->delta, contents, &closure->ops, &closure->list, &closure->list_size);
-        if (rv != 0)
+    if (closure->list == NULL && closure->delta.ops == NULL) {
+        rv = check_content(closure, contents, &closure->delta.ops_content, visit, context);
+        if (rv != 0 || closure->missing_n > 0)
             return rv;
     }
-    replica_pack_reader_init(&reader, closure->list, closure->list_size);
+    rv = replica_closure_list(closure, contents, &list, &n);
+    if (rv != 0)
+        return rv;
+    replica_pack_reader_init(&reader, list, n);
     reader.offset = closure->offset;
     for (size_t i = 0; i < max && reader.offset < reader.size; i++) {
         struct replica_op op;
@@ -142,7 +162,7 @@ int replica_closure_scan(struct replica_closure *closure, struct replica_content
         return REPLICA_E_MALFORMED;
     closure->scanned = reader.offset == reader.size;
     if (closure->scanned)
-        replica_buffer_close(&closure->ops);
+        replica_closure_let_go(closure);
     return closure->scanned ? 0 : REPLICA_E_AGAIN;
 }
 

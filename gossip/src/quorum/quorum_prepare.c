@@ -166,15 +166,22 @@ static int start_limit_check(const struct attached *attached, const struct gossi
 }
 
 /* Of a closure that is filled, so that the op list is here. */
-static int check_limit(const struct attached *attached, const struct gossip_volume *volume,
-                       struct prepare *prepare, struct gossip_update *update)
+static int check_limit(struct gossip_quorum *quorum, const struct attached *attached,
+                       const struct gossip_volume *volume, struct prepare *prepare,
+                       struct gossip_update *update)
 {
     struct replica_limits limits = limits_of(volume);
+    const uint8_t *list;
+    size_t n;
     int rv;
     if (prepare->limit == NULL)
         return 0;
-    rv = replica_limit_check(prepare->limit, &limits, attached->volume, prepare->closure.list,
-                             prepare->closure.list_size, SCAN_OPS_MAX, &update->reads);
+    rv = replica_closure_list(&prepare->closure, quorum->table->contents, &list, &n);
+    if (rv == 0)
+        rv = replica_limit_check(prepare->limit, &limits, attached->volume, list, n, SCAN_OPS_MAX,
+                                 &update->reads);
+    if (rv != REPLICA_E_AGAIN)
+        replica_closure_let_go(&prepare->closure);
     if (rv == 0) {
         free(prepare->limit);
         prepare->limit = NULL;
@@ -189,7 +196,7 @@ static int advance_prepare(struct gossip_quorum *quorum, struct attached *attach
 {
     int rv = voting_scan(quorum, attached, &prepare->closure, &prepare->writer, update);
     if (rv == 0 && replica_closure_is_filled(&prepare->closure))
-        rv = check_limit(attached, volume, prepare, update);
+        rv = check_limit(quorum, attached, volume, prepare, update);
     if (rv == REPLICA_E_AGAIN) {
         attached->voting->busy = true;
         update->again = true;

@@ -10,7 +10,7 @@ struct replica_closure {
     struct replica_buffer record; /* the delta or proposal */
     struct replica_delta delta;   /* points into record */
     struct replica_buffer ops;    /* if they lie in a content */
-    const uint8_t *list;          /* NULL: the op list itself is missing */
+    const uint8_t *list;          /* NULL: the op list is missing, or let go */
     size_t list_size, offset;
     struct replica_op last; /* the op before offset; points into the list */
     uint64_t ops_n;         /* ops before offset */
@@ -32,5 +32,11 @@ int replica_closure_scan(struct replica_closure *closure, struct replica_content
 /* content has been filled; true if it was missing (an op list: scan again). */
 bool replica_closure_arrived(struct replica_closure *closure, const struct replica_content_id *content);
 bool replica_closure_is_filled(const struct replica_closure *closure);
+
+/* The op list, borrowed until it is let go. A closure keeps it while it is scanned only, for one may have 64 MiB and many wait for their
+ * contents at a time; asked for later, it is read again. Errors: ABSENT, IO, CORRUPT, NOMEM. */
+int replica_closure_list(struct replica_closure *closure, struct replica_contents *contents,
+                         const uint8_t **ret_list, size_t *ret_n);
+void replica_closure_let_go(struct replica_closure *closure);
 
 #endif

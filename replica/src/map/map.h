@@ -38,6 +38,13 @@ int map_version_decode(const uint8_t *data, size_t n, struct replica_version *ve
 int map_get_at(const struct replica_map *map, struct replica_kv_cursor *cursor,
                const struct replica_target_name *name, uint64_t seq, struct replica_version *ret_version);
 
+/* Adds one change of path's parent directory to the run; the run of another directory is ended first. end is called with what a run
+ * changed, unless that is nothing; its result is returned, and while it fails the run stays as it was. */
+typedef int (*map_run_fn)(void *context, struct replica_path dir, int64_t change);
+int map_run_add(struct replica_map_run *run, struct replica_path path, int change, map_run_fn end,
+                void *context);
+int map_run_end(struct replica_map_run *run, map_run_fn end, void *context);
+
 /* Whether anything below path is live at seq; a name of an object that is gone does not count: it is not
  * shown. */
 int map_has_below(const struct replica_map *map, struct replica_kv_cursor *cursor, struct replica_path path,

@@ -208,37 +208,22 @@ int replica_map_children(const struct replica_map *map, struct replica_path dir,
     return rv != 0 ? rv : closed;
 }
 
-int replica_map_run_end(const struct replica_map *map, const struct replica_apply *apply,
-                        struct replica_map_run *run, struct replica_kv_batch *pending, size_t *reads)
+int map_run_end(struct replica_map_run *run, map_run_fn end, void *context)
 {
     struct replica_path dir = {.text = run->parent, .size = run->parent_size};
-    struct map_key key;
-    uint8_t value[8];
-    uint64_t n;
-    int rv;
-    if (!run->any || run->change == 0) {
+    int rv = run->any && run->change != 0 ? end(context, dir, run->change) : 0;
+    if (rv == 0)
         run->any = false;
-        return 0;
-    }
-    rv = replica_map_children(map, dir, apply->apply_seq - 1, &n);
-    *reads += 1;
-    if (rv != 0)
-        return rv;
-    children_key(map, dir, apply->apply_seq, &key);
-    replica_u64_encode(n + (uint64_t)run->change, value);
-    replica_kv_batch_put(pending, key.bytes, key.size, value, sizeof value);
-    run->any = false;
-    return pending->failed ? REPLICA_E_NOMEM : 0;
+    return rv;
 }
 
-static int run_add(const struct replica_map *map, const struct replica_apply *apply,
-                   struct replica_map_run *run, struct replica_path path, int change,
-                   struct replica_kv_batch *pending, size_t *reads)
+int map_run_add(struct replica_map_run *run, struct replica_path path, int change, map_run_fn end,
+                void *context)
 {
     struct replica_path parent, name;
     replica_path_split(path, &parent, &name);
     if (run->any && (run->parent_size != parent.size || memcmp(run->parent, parent.text, parent.size) != 0)) {
-        int rv = replica_map_run_end(map, apply, run, pending, reads);
+        int rv = map_run_end(run, end, context);
         if (rv != 0)
             return rv;
     }
@@ -253,11 +238,43 @@ static int run_add(const struct replica_map *map, const struct replica_apply *ap
     return 0;
 }
 
+struct counting {
+    const struct replica_map *map;
+    const struct replica_apply *apply;
+    struct replica_kv_batch *pending;
+    size_t *reads;
+};
+
+/* What one delta changed in a directory becomes its new count. */
+static int write_children(void *context, struct replica_path dir, int64_t change)
+{
+    const struct counting *counting = context;
+    struct map_key key;
+    uint8_t value[8];
+    uint64_t n;
+    int rv = replica_map_children(counting->map, dir, counting->apply->apply_seq - 1, &n);
+    *counting->reads += 1;
+    if (rv != 0)
+        return rv;
+    children_key(counting->map, dir, counting->apply->apply_seq, &key);
+    replica_u64_encode(n + (uint64_t)change, value);
+    replica_kv_batch_put(counting->pending, key.bytes, key.size, value, sizeof value);
+    return counting->pending->failed ? REPLICA_E_NOMEM : 0;
+}
+
+int replica_map_run_end(const struct replica_map *map, const struct replica_apply *apply,
+                        struct replica_map_run *run, struct replica_kv_batch *pending, size_t *reads)
+{
+    struct counting counting = {map, apply, pending, reads};
+    return map_run_end(run, write_children, &counting);
+}
+
 int replica_map_apply(const struct replica_map *map, const struct replica_apply *apply,
                       const struct replica_op *op, struct replica_kv_batch *pending,
                       struct replica_totals *totals, struct replica_map_run *run, size_t *reads)
 {
     struct replica_target_name name = {.target = op->target, .path = op->path, .object = op->object};
+    struct counting counting = {map, apply, pending, reads};
     struct replica_version before;
     bool existed, wins;
     int rv;
@@ -283,8 +300,8 @@ int replica_map_apply(const struct replica_map *map, const struct replica_apply 
         if (!op->tombstone)
             count(totals, &name, &apply->stamp, &op->entry, true);
         if (op->target == REPLICA_TARGET_PATH && op->path.size > 0)
-            rv = run_add(map, apply, run, op->path, !op->tombstone - (existed && !before.tombstone), pending,
-                         reads);
+            rv = map_run_add(run, op->path, !op->tombstone - (existed && !before.tombstone), write_children,
+                             &counting);
     } else if (!op->tombstone) {
         totals->history_bytes += op->entry.size;
     }

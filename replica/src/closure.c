@@ -109,8 +109,8 @@ int replica_closure_list(struct replica_closure *closure, struct replica_content
                          const uint8_t **ret_list, size_t *ret_n)
 {
     if (closure->list == NULL) {
-        int rv = replica_delta_ops(&closure->delta, contents, &closure->ops, &closure->list,
-                                   &closure->list_size);
+        int rv =
+            replica_delta_ops(&closure->delta, contents, &closure->ops, &closure->list, &closure->list_size);
         if (rv != 0)
             return rv;
     }

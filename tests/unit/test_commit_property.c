@@ -112,12 +112,12 @@ static int make(struct world *world, const char *path, const struct replica_entr
 {
     int rv;
     do
-        rv = done(world, replica_view_make_parents(world->view, support_path(path), 0, 0, 0,
-                                                   &world->writer.log));
+        rv = done(world,
+                  replica_view_make_parents(world->view, support_path(path), 0, 0, 0, &world->writer.log));
     while (rv == REPLICA_E_AGAIN);
-    return rv != 0 ? rv
-                   : done(world,
-                          replica_view_put(world->view, support_path(path), entry, &world->writer.log));
+    return rv != 0
+               ? rv
+               : done(world, replica_view_put(world->view, support_path(path), entry, &world->writer.log));
 }
 
 /* Inline, in a content, a directory; sometimes with attributes that make the record large. */
@@ -136,8 +136,7 @@ static void edit_put(struct world *world, const char *path)
         entry.blob = (struct replica_blob){.kind = REPLICA_BLOB_INLINE, .data = bytes, .size = n};
     } else {
         entry.blob.kind = REPLICA_BLOB_CONTENT;
-        assert_int_equal(
-            replica_contents_ingest(world->writer.contents, bytes, n, &entry.blob.content), 0);
+        assert_int_equal(replica_contents_ingest(world->writer.contents, bytes, n, &entry.blob.content), 0);
     }
     if (below(world, 10) == 0) {
         memset(xattrs, 'x', sizeof xattrs);
@@ -216,9 +215,8 @@ static void build(struct world *world, struct replica_buffer *ops, struct replic
         delta->ops = ops->data;
         delta->ops_size = ops->size;
     } else {
-        assert_int_equal(replica_contents_ingest(world->writer.contents, ops->data, ops->size,
-                                                 &delta->ops_content),
-                         0);
+        assert_int_equal(
+            replica_contents_ingest(world->writer.contents, ops->data, ops->size, &delta->ops_content), 0);
     }
     replica_delta_pack(proposal, delta);
     assert_true(proposal->size <= REPLICA_DELTA_SIZE_MAX);
@@ -254,9 +252,8 @@ static void arrive(struct arriving *arriving, struct replica_closure *closure)
         struct replica_content_id id;
         size_t n;
         assert_non_null(bytes);
-        assert_int_equal(replica_contents_read(world->writer.contents, content, 0, bytes,
-                                               (size_t)content->length, &n),
-                         0);
+        assert_int_equal(
+            replica_contents_read(world->writer.contents, content, 0, bytes, (size_t)content->length, &n), 0);
         assert_int_equal(replica_contents_ingest(world->other.contents, bytes, n, &id), 0);
         assert_true(replica_content_id_equal(&id, content));
         (void)replica_closure_arrived(closure, content);
@@ -382,12 +379,12 @@ static void sum_below(struct sum *sum)
     size_t reads = 0;
     bool more;
     if (sum->view != NULL)
-        assert_int_equal(
-            replica_view_list(sum->view, dir, after, SIZE_MAX, &reads, &more, sum_entry, sum), 0);
-    else
-        assert_int_equal(replica_map_list(sum->map, dir, after, UINT64_MAX - 1, SIZE_MAX, &reads, &more,
-                                          sum_entry, sum),
+        assert_int_equal(replica_view_list(sum->view, dir, after, SIZE_MAX, &reads, &more, sum_entry, sum),
                          0);
+    else
+        assert_int_equal(
+            replica_map_list(sum->map, dir, after, UINT64_MAX - 1, SIZE_MAX, &reads, &more, sum_entry, sum),
+            0);
     assert_false(more);
 }
 
@@ -405,8 +402,8 @@ static void commit(struct world *world)
     replica_buffer_init(&proposal);
     replica_buffer_init(&record);
     sum_below(&before);
-    assert_int_equal(
-        done(world, replica_view_freeze(world->view, &id, world->commits, &world->writer.log)), 0);
+    assert_int_equal(done(world, replica_view_freeze(world->view, &id, world->commits, &world->writer.log)),
+                     0);
     build(world, &ops, delta, &proposal);
     vote(world, &proposal);
     stamp = (struct replica_stamp){replica_volume_state(world->writer.volume)->hlc_high + 1, id};
@@ -415,8 +412,8 @@ static void commit(struct world *world)
                                          stamp.hlc, &world->writer.log, &dot, &record),
                      0);
     assert_int_equal(done(world, replica_view_committed(world->view, &stamp, &dot, &world->writer.log)), 0);
-    assert_int_equal(
-        replica_volume_store(world->other.volume, record.data, record.size, &world->other.log), 0);
+    assert_int_equal(replica_volume_store(world->other.volume, record.data, record.size, &world->other.log),
+                     0);
     support_apply(world->other.log_kv, &world->other.log);
     apply(&world->writer, &dot);
     apply(&world->other, &dot);

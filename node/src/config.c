@@ -2,6 +2,7 @@
 
 #include "gossip/control.h"
 #include "node.h"
+#include "policy.h"
 #include "replica/error.h"
 #include "socket_path.h"
 
@@ -121,6 +122,8 @@ int node_config_init(struct node_config *config)
         code = replace(&config->zone, "");
     if (code == 0)
         code = replace(&config->name, host);
+    if (code == 0)
+        code = replace(&config->allow, "");
     if (code != 0)
         node_config_close(config);
     return code;
@@ -142,6 +145,7 @@ void node_config_close(struct node_config *config)
     free(config->key);
     free(config->zone);
     free(config->name);
+    free(config->allow);
     free(config->config_file);
     clear_join(config);
     memset(config, 0, sizeof *config);
@@ -288,6 +292,21 @@ static int set_level(int *field, const char *name, const char *value, char **ret
     return complain(ret_message, "%s: \"%s\" is not one of debug, info, warning, error", name, value);
 }
 
+static int set_allow(struct node_config *config, const char *name, const char *value, char **ret_message)
+{
+    struct node_policy *policy;
+    char *reason;
+    int code = node_policy_parse(value, &policy, &reason);
+    if (code == 0) {
+        node_policy_destroy(&policy);
+        return replace(&config->allow, value);
+    }
+    if (reason != NULL)
+        complain(ret_message, "%s: %s", name, reason);
+    free(reason);
+    return code;
+}
+
 static int set_listen(struct node_config *config, const char *name, const char *value, char **ret_message)
 {
     int code = set_endpoint(&config->listen, name, value, ret_message);
@@ -296,7 +315,7 @@ static int set_listen(struct node_config *config, const char *name, const char *
     return code;
 }
 
-enum setting_type { TEXT, SOCKET, LISTEN, ENDPOINT, LABEL, JOIN, BYTES, NUMBER, BOOL, LEVEL };
+enum setting_type { ALLOW, TEXT, SOCKET, LISTEN, ENDPOINT, LABEL, JOIN, BYTES, NUMBER, BOOL, LEVEL };
 
 struct setting {
     const char *name;
@@ -319,6 +338,9 @@ static const struct setting SETTINGS[] = {
      "what others reach this node by, if not the address listened on"},
     {"key", TEXT, AT(key), 0, 0, "FILE",
      "a cluster key or credential, made by `remora keygen`; needed beyond this machine"},
+    {"allow", ALLOW, AT(allow), 0, 0, "RULES",
+     "users of this machine that may use volumes: \"uid:1000=weights:ro,logs gid:100=*:ro\" (only the node's "
+     "user and group)"},
     {"zone", LABEL, AT(zone), 0, GOSSIP_ZONE_MAX, "Z", "where this node is: voters are spread over zones"},
     {"name", LABEL, AT(name), 0, GOSSIP_NAME_MAX, "NAME", "for people, in listings (the host name)"},
     {"config", TEXT, AT(config_file), 0, 0, "FILE", "lines \"name = value\", named as these flags"},
@@ -349,6 +371,8 @@ static int apply(struct node_config *config, const struct setting *setting, cons
 {
     void *field = (char *)config + setting->offset;
     switch (setting->type) {
+    case ALLOW:
+        return set_allow(config, setting->name, value, ret_message);
     case TEXT:
         return set_text(field, setting->name, value, ret_message);
     case SOCKET:

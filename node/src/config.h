@@ -16,6 +16,7 @@ struct node_config {
     char *zone;
     char *name; /* for people; the host name */
     char *config_file;
+    char *allow; /* rules of policy.h; "": none */
     char *join[GOSSIP_JOIN_MAX];
     size_t join_n;
     uint64_t capacity;   /* bytes that a voter keeps; 0: what the disk has */

@@ -59,7 +59,7 @@ bool api_may_use_view(const struct api_call *call, const struct replica_view *vi
 {
     const struct replica_view_info *info = replica_view_info(view);
     if (!(info->options.flags & REPLICA_VIEW_PRIVATE))
-        return true;
+        return call->session != NULL && (api_is_own(call) || info->options.uid == call->uid);
     return call->session != NULL && has_id(call->session->views, call->session->views_n, &info->options.id);
 }
 

@@ -440,6 +440,9 @@ void api_call_begin(struct node_api *api, struct api_session *session, uid_t uid
         api_fail(call, REPLICA_E_UNAVAILABLE, "the node is stopping; connect again when it has started");
     else if (call->method == NULL)
         api_fail(call, REPLICA_E_INVALID, "%.*s: no such method; docs/api.md lists them", (int)name_n, name);
+    else if (call->method->needs == NODE_RIGHT_ALL && !api_is_own(call))
+        api_fail(call, REPLICA_E_DENIED, "%s: only the node's own user, its group and root may do this",
+                 call->method->name);
     else if (read_params(&call->params) != 0)
         api_fail(call, REPLICA_E_INVALID, "%s: params is an array of one map", call->method->name);
     else if (claim_fds(call) != 0)

@@ -12,6 +12,7 @@
 #include "api/api.h"
 #include "api/connection.h"
 #include "gossip/peer.h"
+#include "policy.h"
 
 #include <stdatomic.h>
 #include <sys/types.h>
@@ -30,7 +31,8 @@ typedef void (*api_done_fn)(struct api_call *call, void *context, int code, cons
 struct api_method {
     const char *name;
     api_method_fn run;
-    bool takes_fds; /* its entries may name descriptors */
+    enum node_right needs; /* of the caller, for the volume or view that it names; ALL: only the node's own */
+    bool takes_fds;        /* its entries may name descriptors */
 };
 /* NULL: no such method. */
 const struct api_method *api_method_find(const char *name, size_t n);
@@ -84,6 +86,9 @@ struct api_call {
 };
 
 /* server.c */
+/* What the caller may do; of a call that runs. */
+bool api_may(const struct api_call *call, const char *volume, enum node_right right);
+bool api_is_own(const struct api_call *call); /* the node's own user, root or its group */
 struct node *api_node(const struct node_api *api);
 const struct gossip_peer *api_peer(const struct api_call *call);
 struct replica_contents *api_contents(const struct api_call *call);
@@ -159,6 +164,8 @@ struct replica_view *api_view(const struct api_call *call,
  * control log: then the log is asked, and the method runs again from its beginning; so this is the first
  * thing that a method does. */
 int api_get_volume(struct api_call *call, const char *key, const struct gossip_volume **ret_volume);
+/* 0, or the call is answered DENIED. */
+int api_need(struct api_call *call, const char *volume, enum node_right right);
 
 /* entry.c */
 const char *api_kind_name(enum replica_kind kind);

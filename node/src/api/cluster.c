@@ -161,15 +161,16 @@ static void pack_volume_status(struct replica_buffer *out, const struct gossip_p
     replica_pack_uint(out, stored > committed ? stored - committed : 0);
 }
 
-static void pack_volumes(struct replica_buffer *out, const struct gossip_peer *peer)
+static void pack_volumes(const struct api_call *call, struct replica_buffer *out)
 {
+    const struct gossip_peer *peer = api_peer(call);
     const struct gossip_control *control = gossip_peer_control(peer);
     struct replica_buffer items;
     size_t n = 0;
     replica_buffer_init(&items);
     for (size_t i = 0; i < gossip_control_volumes(control) && items.size < API_REPLY_MAX; i++) {
         const struct gossip_volume *volume = gossip_control_volume_at(control, i);
-        if (volume->deleted)
+        if (volume->deleted || !api_may(call, volume->name, NODE_RIGHT_READ))
             continue;
         pack_volume_status(&items, peer, volume);
         n++;
@@ -235,7 +236,7 @@ void api_cluster_status(struct api_call *call)
     api_pack_key(&reply, "members");
     replica_pack_uint(&reply, alive_members(member));
     api_pack_key(&reply, "volumes");
-    pack_volumes(&reply, peer);
+    pack_volumes(call, &reply);
     pack_contents(call, &reply);
     api_pack_key(&reply, "sent_bytes");
     replica_pack_uint(&reply, transport.sent_bytes);

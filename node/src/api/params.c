@@ -164,6 +164,28 @@ struct replica_view *api_view(const struct api_call *call, const struct replica_
     return replica_view_find(gossip_peer_views(api_peer(call)), id);
 }
 
+int api_need(struct api_call *call, const char *volume, enum node_right right)
+{
+    if (api_may(call, volume, right))
+        return 0;
+    api_fail(call, REPLICA_E_DENIED,
+             "user %u may not %s volume \"%s\" through this node; its operator can allow it "
+             "(`remora node --allow`)",
+             (unsigned)call->uid, right == NODE_RIGHT_READ ? "read" : "change", volume);
+    return REPLICA_E_DENIED;
+}
+
+/* By the volume's name of now. One that is gone for good has none that a rule could fit. */
+static int need_of_view(struct api_call *call, struct replica_view *view, struct replica_view **ret_view)
+{
+    const struct gossip_volume *volume =
+        gossip_control_volume(gossip_peer_control(api_peer(call)), &replica_view_info(view)->options.volume);
+    int code = api_need(call, volume == NULL ? "" : volume->name, call->method->needs);
+    if (code == 0)
+        *ret_view = view;
+    return code;
+}
+
 int api_get_view(struct api_call *call, struct replica_view **ret_view)
 {
     struct replica_pack_reader reader;
@@ -180,8 +202,7 @@ int api_get_view(struct api_call *call, struct replica_view **ret_view)
                  call->method->name);
         return REPLICA_E_NOTFOUND;
     }
-    *ret_view = view;
-    return 0;
+    return need_of_view(call, view, ret_view);
 }
 
 static void looked_up(struct api_call *call, void *context, int code, const uint8_t *result, size_t n)
@@ -211,6 +232,8 @@ int api_get_volume(struct api_call *call, const char *key, const struct gossip_v
     char name[GOSSIP_VOLUME_NAME_MAX + 1];
     const struct gossip_volume *volume;
     int code = api_get_name(call, key, true, name, sizeof name);
+    if (code == 0)
+        code = api_need(call, name, call->method->needs);
     if (code != 0)
         return code;
     volume = gossip_control_volume_by_name(gossip_peer_control(api_peer(call)), name);

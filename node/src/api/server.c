@@ -35,6 +35,16 @@ const struct gossip_peer *api_peer(const struct api_call *call)
     return node_get_peer(call->api->node);
 }
 
+bool api_may(const struct api_call *call, const char *volume, enum node_right right)
+{
+    return node_policy_right(call->api->policy, &call->session->caller, volume) >= right;
+}
+
+bool api_is_own(const struct api_call *call)
+{
+    return call->session->caller.own;
+}
+
 struct replica_contents *api_contents(const struct api_call *call)
 {
     return node_get_contents(call->api->node);
@@ -129,22 +139,15 @@ static void on_close(void *context, struct api_connection *connection)
 
 static const struct api_connection_handler HANDLER = {.on_message = on_message, .on_close = on_close};
 
-static bool has_group(int fd, gid_t group)
+/* Without its groups a caller is who it is by its uid and its primary group. */
+static struct node_caller caller_of(const struct node_api *api, int fd, const struct ucred *peer)
 {
-    gid_t groups[GROUPS_MAX];
-    socklen_t n = sizeof groups;
-    if (getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, groups, &n) != 0)
-        return false;
-    for (size_t i = 0; i < n / sizeof groups[0]; i++)
-        if (groups[i] == group)
-            return true;
-    return false;
-}
-
-/* The node's own user, root, and members of its group. */
-static bool is_allowed(int fd, const struct ucred *peer)
-{
-    return peer->uid == 0 || peer->uid == geteuid() || peer->gid == getegid() || has_group(fd, getegid());
+    gid_t groups[GROUPS_MAX + 1];
+    socklen_t n = sizeof groups - sizeof groups[0];
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, groups + 1, &n) != 0)
+        n = 0;
+    groups[0] = peer->gid;
+    return node_policy_match(api->policy, peer->uid, groups, 1 + n / sizeof groups[0]);
 }
 
 static struct api_session *new_session(struct node_api *api, int fd, const struct ucred *peer)
@@ -155,6 +158,7 @@ static struct api_session *new_session(struct node_api *api, int fd, const struc
     session->api = api;
     session->uid = peer->uid;
     session->gid = peer->gid;
+    session->caller = caller_of(api, fd, peer);
     if (api_connection_new(node_get_loop(api->node), fd, &HANDLER, api, &session->connection) != 0) {
         free(session);
         return NULL;
@@ -182,9 +186,10 @@ static void welcome(struct node_api *api, int fd)
     session = new_session(api, fd, &peer);
     if (session == NULL)
         close(fd);
-    else if (!known || !is_allowed(fd, &peer))
+    else if (!known || !node_caller_is_welcome(&session->caller))
         api_connection_refuse(session->connection, "DENIED",
-                              "this user may not use the node: run as the node's user, or join its group");
+                              "this user may not use the node: run as the node's user, join its group, or "
+                              "have the node started with a rule for it (`remora node --allow`)");
     else if (api->sessions_n > NODE_API_CONNECTIONS_MAX)
         api_connection_refuse(session->connection, "BUSY",
                               "the node has 1200 connections, which is its limit; close some and try again");
@@ -295,7 +300,8 @@ static int bind_and_listen(struct node_api *api, const struct sockaddr_un *addre
                    strerror(errno));
     if (stat(address->sun_path, &status) == 0)
         api->socket_inode = status.st_ino;
-    if (chmod(address->sun_path, 0660) != 0 || listen(api->listen_fd, BACKLOG) != 0)
+    if (chmod(address->sun_path, node_policy_has_rules(api->policy) ? 0666 : 0660) != 0 ||
+        listen(api->listen_fd, BACKLOG) != 0)
         return say(ret_message, REPLICA_E_IO, "socket: cannot listen at %s: %s", address->sun_path,
                    strerror(errno));
     return 0;
@@ -328,6 +334,8 @@ int node_api_new(struct node *node, const char *socket_path, struct node_api **r
     api->listen_fd = -1;
     api->socket_path = strdup(socket_path);
     if (api->socket_path != NULL)
+        code = node_policy_parse(node_get_config(node)->allow, &api->policy, ret_message);
+    if (code == 0)
         code = open_socket(api, ret_message);
     if (code == 0)
         code = node_loop_watch(loop, api->listen_fd, EPOLLIN, on_connect, api, &api->listen_watch);

@@ -3,12 +3,14 @@
 #define NODE_API_SERVER_H
 
 #include "api/call.h"
+#include "policy.h"
 
 struct api_session {
     struct node_api *api;
     struct api_connection *connection;
     uid_t uid;
     gid_t gid;
+    struct node_caller caller;
     struct replica_id *views; /* private ones */
     size_t views_n, views_capacity;
     struct api_session *next, *previous;
@@ -34,6 +36,7 @@ struct api_draft {
 
 struct node_api {
     struct node *node;
+    struct node_policy *policy;
     char *socket_path;
     int listen_fd;
     uint64_t socket_inode;

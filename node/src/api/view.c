@@ -79,6 +79,11 @@ static int check_attached(struct api_call *call, const struct replica_view *view
     const struct replica_view_options *options = &replica_view_info(view)->options;
     bool same_sub = options->sub.size == opening->sub.path.size &&
                     memcmp(options->sub.text, opening->sub.text, options->sub.size) == 0;
+    if (!api_may_use_view(call, view)) {
+        api_fail(call, REPLICA_E_DENIED, "the view \"%s\" belongs to user %u; choose another label",
+                 opening->label, (unsigned)options->uid);
+        return REPLICA_E_DENIED;
+    }
     if (same_sub && !((options->flags ^ flags) & REPLICA_VIEW_READ_ONLY))
         return 0;
     api_fail(call, REPLICA_E_REFUSED,
@@ -133,6 +138,9 @@ void api_view_open(struct api_call *call)
         view = replica_view_find_label(gossip_peer_views(api_peer(call)), &volume->id, opening->label);
     opening->attached = view != NULL;
     if (view != NULL && check_attached(call, view, opening, request.view_options.flags) != 0)
+        return;
+    if (!(request.view_options.flags & REPLICA_VIEW_READ_ONLY) &&
+        api_need(call, volume->name, NODE_RIGHT_WRITE) != 0)
         return;
     api_random_id(&opening->view);
     if (opening->private)

@@ -107,6 +107,8 @@ void api_volume_create(struct api_call *call)
                  call->method->name);
         return;
     }
+    if (api_need(call, ((const struct naming *)call->state)->name, NODE_RIGHT_WRITE) != 0)
+        return;
     request.control.version = (uint32_t)version;
     request.control.voters_wanted = (uint32_t)voters;
     change(call, &request);
@@ -152,7 +154,7 @@ void api_volume_list(struct api_call *call)
     replica_buffer_init(&items);
     for (size_t i = 0; i < gossip_control_volumes(control) && items.size < API_REPLY_MAX; i++) {
         const struct gossip_volume *volume = gossip_control_volume_at(control, i);
-        if (volume->deleted && !deleted)
+        if ((volume->deleted && !deleted) || !api_may(call, volume->name, NODE_RIGHT_READ))
             continue;
         api_pack_volume(&items, gossip_peer_member(api_peer(call)), volume, API_VOLUME_FIELDS);
         n++;

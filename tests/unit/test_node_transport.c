@@ -10,8 +10,8 @@ static void messages_arrive_in_order_both_ways(void **state)
 {
     struct end a, b;
     (void)state;
-    start(&a, key_file("key"), 1);
-    start(&b, key_file("key"), 2);
+    start(&a, key_file("key"));
+    start(&b, key_file("key"));
     for (uint32_t i = 1; i <= 1000; i++) {
         tell(&a, &b, CONTROL, i, 100);
         tell(&b, &a, CONTROL, i, 5000);
@@ -21,7 +21,7 @@ static void messages_arrive_in_order_both_ways(void **state)
     wait_received(&a, CONTROL, 1000);
     wait_received(&a, DATA, 1000);
     assert_true(in_order(&a) && in_order(&b));
-    assert_int_equal(sender(&b).store.bytes[0], 1);
+    assert_from(&b, &a.options.hello.store);
     assert_int_equal(sender(&b).role, GOSSIP_ROLE_VOTER);
     assert_int_equal(stats(&a).dropped + stats(&b).dropped, 0);
     close_end(&a);
@@ -34,8 +34,8 @@ static void sizes_have_limits(void **state)
     struct end a, b;
     const char *there;
     (void)state;
-    start(&a, key_file("key"), 1);
-    start(&b, key_file("key"), 2);
+    start(&a, key_file("key"));
+    start(&b, key_file("key"));
     there = node_transport_endpoint(b.transport);
     tell(&a, &b, CONTROL, 1, NODE_CONTROL_MESSAGE_MAX);
     tell(&a, &b, DATA, 1, NODE_DATA_MESSAGE_MAX);
@@ -70,7 +70,7 @@ static void what_is_no_address_is_invalid(void **state)
     struct end a;
     struct replica_id store = {{1}};
     (void)state;
-    start(&a, key_file("key"), 1);
+    start(&a, key_file("key"));
     for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++)
         assert_int_equal(send_number(&a, wrong[i], CONTROL, &store, 1, 4), REPLICA_E_INVALID);
     assert_int_equal(stats(&a).links, 0);
@@ -82,8 +82,8 @@ static void bulk_and_round_trips(bool plain, uint32_t chunks)
 {
     struct end a, b;
     uint32_t sent = 0, trips = 0;
-    prepare(&a, key_file("key"), 1);
-    prepare(&b, key_file("key"), 2);
+    prepare(&a, key_file("key"));
+    prepare(&b, key_file("key"));
     a.options.data_plain = b.options.data_plain = plain;
     b.echo = &a;
     open_end(&a);
@@ -122,8 +122,8 @@ static void a_name_is_looked_up(void **state)
     struct end a, b;
     char by_name[64];
     (void)state;
-    start(&a, key_file("key"), 1);
-    start(&b, key_file("key"), 2);
+    start(&a, key_file("key"));
+    start(&b, key_file("key"));
     snprintf(by_name, sizeof by_name, "tcp://localhost%s", strrchr(b.listen, ':'));
     assert_int_equal(send_number(&a, by_name, CONTROL, &b.options.hello.store, 1, 100), 0);
     wait_received(&b, CONTROL, 1);
@@ -139,13 +139,13 @@ static void whoever_answers_there_gets_what_is_for_nobody(void **state)
     struct end a, b;
     struct replica_id anybody = {{0}};
     (void)state;
-    start(&a, key_file("key"), 1);
-    start(&b, key_file("key"), 2);
+    start(&a, key_file("key"));
+    start(&b, key_file("key"));
     assert_int_equal(send_number(&a, b.listen, CONTROL, &anybody, 1, 100), 0);
     wait_received(&b, CONTROL, 1);
     assert_int_equal(send_number(&a, a.listen, CONTROL, &anybody, 1, 100), 0); /* a node may meet itself */
     wait_received(&a, CONTROL, 1);
-    assert_int_equal(sender(&a).store.bytes[0], 1);
+    assert_from(&a, &a.options.hello.store);
     close_end(&a);
     close_end(&b);
 }
@@ -155,8 +155,8 @@ static void the_role_is_in_the_principal(void **state)
     struct gossip_principal from;
     struct end a, b;
     (void)state;
-    start(&a, key_file("key"), 1);
-    start(&b, credential_file("cache", GOSSIP_ROLE_CACHE, "models:ro", 0), 2);
+    start(&a, key_file("key"));
+    start(&b, credential_file("cache", GOSSIP_ROLE_CACHE, "models:ro", 0));
     for (int channel = 0; channel < 2; channel++) {
         tell(&b, &a, (enum node_channel)channel, 1, 100);
         wait_received(&a, (enum node_channel)channel, 1);
@@ -178,7 +178,7 @@ static void a_full_queue_says_so(void **state)
     struct replica_id nobody = {{9}};
     size_t taken = 0;
     (void)state;
-    start(&a, key_file("key"), 1);
+    start(&a, key_file("key"));
     while (taken < 100 && send_number(&a, "tcp://127.0.0.1:9", DATA, &nobody, 1, MIB) == 0)
         taken++;
     assert_int_equal(taken, NODE_SEND_QUEUE_MAX / MIB);
@@ -195,7 +195,7 @@ static void what_waits_too_long_is_dropped(void **state)
     struct end a;
     struct replica_id nobody = {{9}};
     (void)state;
-    start(&a, key_file("key"), 1);
+    start(&a, key_file("key"));
     for (int i = 0; i < 64; i++)
         assert_int_equal(send_number(&a, "tcp://127.0.0.1:9", DATA, &nobody, 1, MIB), 0);
     wait_dropped(&a, 64);
@@ -211,7 +211,7 @@ static void all_queues_together_have_a_limit(void **state)
     char endpoint[64];
     int code = 0;
     (void)state;
-    start(&a, key_file("key"), 1);
+    start(&a, key_file("key"));
     for (unsigned port = 9; code == 0 && port < 9 + 20; port++) {
         snprintf(endpoint, sizeof endpoint, "tcp://127.0.0.1:%u", port);
         for (unsigned i = 0; i < 60 && (code = send_number(&a, endpoint, DATA, &nobody, 1, MIB)) == 0; i++)
@@ -228,8 +228,8 @@ static void links_have_a_limit(void **state)
     struct replica_id nobody = {{9}};
     char endpoint[64];
     (void)state;
-    start(&a, key_file("key"), 1);
-    start(&b, key_file("key"), 2);
+    start(&a, key_file("key"));
+    start(&b, key_file("key"));
     tell(&a, &b, CONTROL, 1, 100);
     wait_received(&b, CONTROL, 1);
     for (unsigned i = 0; i < NODE_LINKS_MAX + 50; i++) {
@@ -247,12 +247,12 @@ static void a_recycled_address_gets_nothing_of_its_former_owner(void **state)
 {
     struct end a, b, c;
     (void)state;
-    start(&a, key_file("key"), 1);
-    start(&b, key_file("key"), 2);
+    start(&a, key_file("key"));
+    start(&b, key_file("key"));
     tell(&a, &b, CONTROL, 1, 100);
     wait_received(&b, CONTROL, 1);
     node_transport_destroy(&b.transport);
-    prepare(&c, key_file("key"), 3);
+    prepare(&c, key_file("key"));
     c.options.listen = b.listen;
     open_end(&c);
     for (uint32_t i = 0; received(&c, CONTROL) == 0;
@@ -269,14 +269,14 @@ static void a_recycled_address_gets_nothing_of_its_former_owner(void **state)
     close_end(&c);
 }
 
-/* The same store comes back on the same port: with its old CURVE key, and with another. Both directions go on. */
+/* The same store comes back on the same port, and another one comes in its place. Both directions go on. */
 static void a_restarted_peer_is_met_again(void **state)
 {
     struct end a, b;
     (void)state;
     for (int plain = 0; plain < 2; plain++) {
-        prepare(&a, key_file("key"), 1);
-        prepare(&b, key_file("key"), 2);
+        prepare(&a, key_file("key"));
+        prepare(&b, key_file("key"));
         a.options.data_plain = b.options.data_plain = plain == 1;
         open_end(&a);
         open_end(&b);
@@ -296,7 +296,7 @@ static void a_restarted_peer_is_met_again(void **state)
             b.options.listen = b.listen;
             b.options.hello.generation++;
             if (life == 1)
-                crypto_box_keypair(b.options.hello.curve_public, b.options.curve_secret);
+                become_somebody(&b);
             open_end(&b);
         }
         close_end(&a);
@@ -313,8 +313,8 @@ static void destroy_is_quick_in_any_state(void **state)
     uint64_t began;
     (void)state;
     for (int round = 0; round < 5; round++) {
-        start(&a, key_file("key"), 1);
-        start(&b, key_file("key"), 2);
+        start(&a, key_file("key"));
+        start(&b, key_file("key"));
         for (size_t i = 0; i < sizeof nowhere / sizeof nowhere[0]; i++) {
             send_number(&a, nowhere[i], CONTROL, &nobody, 1, 100);
             send_number(&a, nowhere[i], DATA, &nobody, 1, MIB);
@@ -335,8 +335,8 @@ static void the_address_must_be_ours_and_free(void **state)
     struct end a, b;
     char *message = NULL;
     (void)state;
-    start(&a, key_file("key"), 1);
-    prepare(&b, key_file("key"), 2);
+    start(&a, key_file("key"));
+    prepare(&b, key_file("key"));
     b.options.listen = a.listen;
     assert_int_equal(node_transport_new(&b.options, &b.transport, &message), REPLICA_E_BUSY);
     assert_non_null(strstr(message, a.listen));
@@ -357,7 +357,7 @@ static void without_a_key_there_is_only_loopback(void **state)
     struct replica_id anybody = {{0}};
     char *message = NULL;
     (void)state;
-    prepare(&a, NULL, 1);
+    prepare(&a, NULL);
     a.options.listen = "tcp://0.0.0.0:0";
     assert_int_equal(node_transport_new(&a.options, &a.transport, &message), REPLICA_E_INVALID);
     assert_non_null(strstr(message, "key"));
@@ -373,7 +373,7 @@ static void signals_stay_whose_they_were(void **state)
     struct sigaction interrupt, terminate;
     struct end a;
     (void)state;
-    start(&a, key_file("key"), 1);
+    start(&a, key_file("key"));
     assert_int_equal(sigaction(SIGINT, NULL, &interrupt), 0);
     assert_int_equal(sigaction(SIGTERM, NULL, &terminate), 0);
     assert_ptr_equal(interrupt.sa_handler, SIG_DFL);

@@ -93,7 +93,7 @@ static void who_has_no_gate_does_not_get_in(void **state)
     struct stranger strangers[2];
     uint8_t wrong[NODE_CURVE_KEY_SIZE], unused[NODE_CURVE_KEY_SIZE], frame[64];
     (void)state;
-    start(&a, key_file("key"), 1);
+    start(&a, key_file("key"));
     crypto_box_keypair(wrong, unused);
     connect_stranger(&strangers[0], wrong, a.listen);
     connect_stranger(&strangers[1], NULL, a.listen);
@@ -120,15 +120,15 @@ static void who_has_no_chain_is_refused_at_hello(void **state)
     uint8_t gate[NODE_CURVE_KEY_SIZE], frame[256];
     int n;
     (void)state;
-    prepare(&a, key_file("key"), 1);
+    prepare(&a, key_file("key"));
     memset(a.options.hello.cluster.bytes, 7, REPLICA_ID_SIZE);
     open_end(&a);
     gate_of(&a, gate);
     connect_stranger(&stranger, gate, a.listen);
     assert_int_equal(node_keyring_load(key_file("other"), &other, &message), 0);
     hello = a.options.hello;
-    memset(hello.store.bytes, 9, REPLICA_ID_SIZE);
     memcpy(hello.curve_public, stranger.public, sizeof hello.curve_public);
+    hello.store = node_identity_of(hello.curve_public);
     say_hello(&stranger, other, &hello);
     assert_int_equal(zmq_recv(stranger.socket, frame, sizeof frame, 0), 1);
     assert_int_equal(frame[0], NODE_FRAME_REFUSED);
@@ -153,8 +153,8 @@ static void a_stolen_hello_opens_nothing(void **state)
     struct stranger thief;
     uint8_t gate[NODE_CURVE_KEY_SIZE];
     (void)state;
-    start(&a, key_file("key"), 1);
-    start(&b, key_file("key"), 2);
+    start(&a, key_file("key"));
+    start(&b, key_file("key"));
     gate_of(&a, gate);
     connect_stranger(&thief, gate, a.listen);
     say_hello(&thief, b.keyring, &b.options.hello); /* b's, with b's CURVE key, rightly signed */
@@ -164,6 +164,31 @@ static void a_stolen_hello_opens_nothing(void **state)
     close_stranger(&thief);
     close_end(&a);
     close_end(&b);
+}
+
+/* A member, whatever its credential allows, speaks under no store's id but its own. */
+static void nobody_takes_anothers_store(void **state)
+{
+    struct end a, b, impostor;
+    struct replica_id store;
+    (void)state;
+    start(&a, key_file("key"));
+    start(&b, key_file("key"));
+    they_still_talk(&b, &a);
+    store = b.options.hello.store;
+    prepare(&impostor, credential_file("cache", GOSSIP_ROLE_CACHE, NULL, 0));
+    impostor.options.hello.store = store;
+    impostor.options.hello.generation = 2; /* as if b had come back */
+    open_end(&impostor);
+    tell(&impostor, &a, CONTROL, 1, 100);
+    wait_log(&impostor, "store id");
+    assert_int_equal(send_number(&a, impostor.listen, CONTROL, &store, 1, 100), 0); /* nor as who listens */
+    wait_log(&a, "refused who answers");
+    they_still_talk(&b, &a);
+    assert_int_equal(received(&impostor, CONTROL), 0);
+    close_end(&a);
+    close_end(&b);
+    close_end(&impostor);
 }
 
 /* A member whose hello is accepted, and who then sends what no node sends. */
@@ -176,8 +201,8 @@ static void garbage_is_dropped(void **state)
     uint8_t gate[NODE_CURVE_KEY_SIZE], kind;
     uint64_t garbage = 0;
     (void)state;
-    start(&a, key_file("key"), 1);
-    start(&b, key_file("key"), 2);
+    start(&a, key_file("key"));
+    start(&b, key_file("key"));
     gate_of(&a, gate);
     connect_stranger(&member, gate, a.listen);
     for (unsigned i = 0; i < 256; i++) { /* every kind, headers of several lengths, without and with a body */
@@ -198,13 +223,13 @@ static void garbage_is_dropped(void **state)
     wait_dropped(&a, garbage + 1);
     kind = NODE_FRAME_HELLO;
     hello = b.options.hello;
-    memset(hello.store.bytes, 3, REPLICA_ID_SIZE);
     memcpy(hello.curve_public, member.public, sizeof hello.curve_public);
+    hello.store = node_identity_of(hello.curve_public);
     say_hello(&member, b.keyring, &hello);
     assert_int_equal(hear(&member), NODE_FRAME_ANSWER);
     say_message(&member, &a);
     wait_received(&a, CONTROL, 1);
-    assert_int_equal(sender(&a).store.bytes[0], 3);
+    assert_from(&a, &hello.store);
     say_message(&member, &b); /* meant for another store */
     wait_dropped(&a, garbage + 2);
     they_still_talk(&b, &a);
@@ -221,8 +246,8 @@ static void a_plain_data_port_believes_tokens_only(void **state)
     struct node_endpoint endpoint;
     char data[GOSSIP_ENDPOINT_MAX + 1];
     (void)state;
-    prepare(&a, key_file("key"), 1);
-    prepare(&b, key_file("key"), 2);
+    prepare(&a, key_file("key"));
+    prepare(&b, key_file("key"));
     a.options.data_plain = b.options.data_plain = true;
     open_end(&a);
     open_end(&b);
@@ -247,10 +272,10 @@ static void plain_and_encrypted_refuse_each_other(void **state)
 {
     struct end a, b;
     (void)state;
-    prepare(&a, key_file("key"), 1);
+    prepare(&a, key_file("key"));
     a.options.data_plain = true;
     open_end(&a);
-    start(&b, key_file("key"), 2);
+    start(&b, key_file("key"));
     tell(&b, &a, CONTROL, 1, 100);
     wait_log(&b, "data-plain");
     assert_int_equal(received(&a, CONTROL), 0);
@@ -263,18 +288,20 @@ static void the_expired_are_refused(void **state)
     uint64_t expires = node_wall_ms() + 1500;
     struct end a, b;
     (void)state;
-    start(&a, key_file("key"), 1);
-    start(&b, credential_file("short", GOSSIP_ROLE_VOTER, NULL, expires), 2);
+    start(&a, key_file("key"));
+    start(&b, credential_file("short", GOSSIP_ROLE_VOTER, NULL, expires));
     they_still_talk(&b, &a); /* not before */
+    they_still_talk(&a, &b);
     assert_true(node_wall_ms() < expires);
     while (node_wall_ms() < expires)
         usleep(1000);
     tell(&b, &a, CONTROL, 2, 100); /* over the link that was accepted */
     wait_log(&b, "expired");
-    tell(&a, &b, CONTROL, 1, 100); /* and who listens is judged alike: a's link to b is new */
-    wait_log(&a, "expired");
+    wait_log(&a, "who answers at"); /* and who listens is judged alike: a's link to b ends by itself */
+    tell(&a, &b, CONTROL, 1, 100);
+    wait_log(&a, "refused who answers");
     assert_int_equal(received(&a, CONTROL), 1);
-    assert_int_equal(received(&b, CONTROL), 0);
+    assert_int_equal(received(&b, CONTROL), 1);
     close_end(&a);
     close_end(&b);
 }
@@ -283,8 +310,8 @@ static void another_key_does_not_connect(void **state)
 {
     struct end a, b;
     (void)state;
-    start(&a, key_file("key"), 1);
-    start(&b, key_file("other"), 2);
+    start(&a, key_file("key"));
+    start(&b, key_file("other"));
     tell(&b, &a, CONTROL, 1, 100);
     wait_refused(&a, 1);
     wait_dropped(&b, 1);
@@ -298,13 +325,13 @@ static void another_cluster_is_refused_by_name(void **state)
     char name[33];
     struct end a, b, fresh;
     (void)state;
-    prepare(&a, key_file("key"), 1);
-    prepare(&b, key_file("key"), 2);
+    prepare(&a, key_file("key"));
+    prepare(&b, key_file("key"));
     memset(a.options.hello.cluster.bytes, 0x77, REPLICA_ID_SIZE);
     memset(b.options.hello.cluster.bytes, 0x88, REPLICA_ID_SIZE);
     open_end(&a);
     open_end(&b);
-    start(&fresh, key_file("key"), 3);
+    start(&fresh, key_file("key"));
     tell(&b, &a, CONTROL, 1, 100);
     replica_id_format(&a.options.hello.cluster, name);
     wait_log(&b, name); /* each side names the other's */
@@ -329,12 +356,12 @@ static void no_version_in_common_is_refused(void **state)
 {
     struct end a, b, c;
     (void)state;
-    start(&a, key_file("key"), 1);
-    prepare(&b, key_file("key"), 2);
+    start(&a, key_file("key"));
+    prepare(&b, key_file("key"));
     b.options.hello.protocol_min = NODE_PROTOCOL_MAX + 1;
     b.options.hello.protocol_max = NODE_PROTOCOL_MAX + 5;
     open_end(&b);
-    prepare(&c, key_file("key"), 3);
+    prepare(&c, key_file("key"));
     c.options.hello.protocol_max = NODE_PROTOCOL_MAX + 5; /* newer, and knows ours */
     open_end(&c);
     tell(&b, &a, CONTROL, 1, 100);
@@ -356,11 +383,11 @@ static void two_keys_bridge_a_rotation(void **state)
     snprintf(path, sizeof path, "%s/both", directory);
     snprintf(command, sizeof command, "umask 077; cat %s %s > %s", key_file("other"), old, path);
     assert_int_equal(system(command), 0);
-    start(&b, path, 2); /* signs and listens with the new one, knows the old */
+    start(&b, path); /* signs and listens with the new one, knows the old */
     snprintf(command, sizeof command, "umask 077; cat %s %s > %s.2", old, key_file("other"), path);
     assert_int_equal(system(command), 0);
     snprintf(path, sizeof path, "%s/both.2", directory);
-    start(&a, path, 1); /* the other way round */
+    start(&a, path); /* the other way round */
     for (uint64_t deadline = node_now_ms() + DEADLINE_MS;
          received(&b, CONTROL) == 0 || received(&a, CONTROL) == 0;) {
         assert_true(node_now_ms() < deadline); /* the first gate tried is the wrong one */
@@ -378,8 +405,8 @@ static void bad_handshakes_disturb_nobody(void **state)
     struct stranger strangers[BAD_HANDSHAKES];
     uint8_t wrong[NODE_CURVE_KEY_SIZE], unused[NODE_CURVE_KEY_SIZE];
     (void)state;
-    start(&b, key_file("key"), 2);
-    prepare(&a, key_file("key"), 1);
+    start(&b, key_file("key"));
+    prepare(&a, key_file("key"));
     a.echo = &b;
     open_end(&a);
     tell(&b, &a, CONTROL, 1, 100);
@@ -405,6 +432,7 @@ int main(void)
         cmocka_unit_test(who_has_no_gate_does_not_get_in),
         cmocka_unit_test(who_has_no_chain_is_refused_at_hello),
         cmocka_unit_test(a_stolen_hello_opens_nothing),
+        cmocka_unit_test(nobody_takes_anothers_store),
         cmocka_unit_test(garbage_is_dropped),
         cmocka_unit_test(a_plain_data_port_believes_tokens_only),
         cmocka_unit_test(plain_and_encrypted_refuse_each_other),

@@ -4,6 +4,7 @@
 
 #include "transport/transport.h"
 
+#include "identity.h"
 #include "loop.h"
 
 #include <pthread.h>
@@ -111,8 +112,15 @@ static inline const char *credential_file(const char *name, enum gossip_role rol
     return path;
 }
 
-/* An end with that key file (NULL: none) and a store id of that byte, not yet listening. */
-static inline void prepare(struct end *end, const char *key, uint8_t store)
+/* A store of its own. */
+static inline void become_somebody(struct end *end)
+{
+    crypto_box_keypair(end->options.hello.curve_public, end->options.curve_secret);
+    end->options.hello.store = node_identity_of(end->options.hello.curve_public);
+}
+
+/* An end with that key file (NULL: none), not yet listening. */
+static inline void prepare(struct end *end, const char *key)
 {
     char *message = NULL;
     memset(end, 0, sizeof *end);
@@ -123,8 +131,7 @@ static inline void prepare(struct end *end, const char *key, uint8_t store)
     end->options.hello.protocol_min = NODE_PROTOCOL_MIN;
     end->options.hello.protocol_max = NODE_PROTOCOL_MAX;
     end->options.hello.generation = 1;
-    memset(end->options.hello.store.bytes, store, REPLICA_ID_SIZE);
-    crypto_box_keypair(end->options.hello.curve_public, end->options.curve_secret);
+    become_somebody(end);
     end->options.handler.context = end;
     end->options.handler.on_message = on_message;
     end->options.handler.on_log = on_log;
@@ -144,9 +151,9 @@ static inline void open_end(struct end *end)
     pthread_mutex_unlock(&end->lock);
 }
 
-static inline void start(struct end *end, const char *key, uint8_t store)
+static inline void start(struct end *end, const char *key)
 {
-    prepare(end, key, store);
+    prepare(end, key);
     open_end(end);
 }
 
@@ -183,6 +190,12 @@ static inline struct gossip_principal sender(struct end *end)
     from = end->from;
     pthread_mutex_unlock(&end->lock);
     return from;
+}
+
+static inline void assert_from(struct end *end, const struct replica_id *store)
+{
+    struct gossip_principal from = sender(end);
+    assert_true(replica_id_equal(&from.store, store));
 }
 
 static inline bool in_order(struct end *end)

@@ -1,6 +1,7 @@
 /* Opening a store: directory, lock, format, identity, generation; then the databases and the contents. */
 #include "store/store.h"
 
+#include "identity.h"
 #include "replica/contents_files.h"
 #include "replica/error.h"
 #include "replica/kv_leveldb.h"
@@ -264,8 +265,8 @@ static int make_identity(struct node_store *store)
     uint8_t data[IDENTITY_SIZE] = {NODE_STORE_VERSION};
     uint8_t *at = data + 1;
     int rv = write_generation(store, 0);
-    randombytes_buf(store->id.bytes, sizeof store->id.bytes);
     crypto_box_keypair(store->curve_public, store->curve_secret); /* X25519, as CURVE has it */
+    store->id = node_identity_of(store->curve_public);
     memcpy(at, store->id.bytes, REPLICA_ID_SIZE);
     memcpy(at + REPLICA_ID_SIZE, store->curve_public, NODE_STORE_CURVE_SIZE);
     memcpy(at + REPLICA_ID_SIZE + NODE_STORE_CURVE_SIZE, store->curve_secret, NODE_STORE_CURVE_SIZE);
@@ -280,6 +281,7 @@ static int load_identity(struct node_store *store, char **ret_message)
 {
     uint8_t data[STORE_RECORD_MAX];
     const uint8_t *at = data + 1;
+    struct replica_id own;
     int rv = read_checked(store, "IDENTITY", IDENTITY_SIZE, data);
     if (rv == REPLICA_E_NOTFOUND && faccessat(store->directory, "log", F_OK, 0) != 0) {
         rv = make_identity(store); /* a first start, or one that was cut off before there was state */
@@ -293,6 +295,9 @@ static int load_identity(struct node_store *store, char **ret_message)
     memcpy(store->curve_public, at + REPLICA_ID_SIZE, NODE_STORE_CURVE_SIZE);
     memcpy(store->curve_secret, at + REPLICA_ID_SIZE + NODE_STORE_CURVE_SIZE, NODE_STORE_CURVE_SIZE);
     sodium_memzero(data, sizeof data);
+    own = node_identity_of(store->curve_public);
+    if (!replica_id_equal(&store->id, &own)) /* others would refuse it */
+        return damaged(store, "IDENTITY", REPLICA_E_CORRUPT, ret_message);
     return 0;
 }
 

@@ -3,7 +3,7 @@
  *   LOCK        held (flock) while a node uses the directory; the pid inside is for people
  *   FORMAT      "remora store 1": written first, so that a directory of something else is never mistaken for ours
  *   GENERATION  a counter, raised and synced at each start before anything is sent
- *   IDENTITY    store_uuid and the node's CURVE key pair, made once; mode 0600; written last
+ *   IDENTITY    store_uuid and the node's CURVE key pair, whose hash it is; made once; mode 0600; written last
  *   log/ map/   LevelDBs: the synced log, and the map that is rebuilt from its tail
  *   contents/   files and packs (replica/contents_files.h)
  * docs/storage-format.md has the bytes. Threads: opening and closing on the loop thread, before and after all

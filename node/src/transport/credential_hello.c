@@ -1,5 +1,7 @@
 #include "credential_internal.h"
 
+#include "identity.h"
+
 #include <string.h>
 
 /* hello: MessagePack array
@@ -134,6 +136,7 @@ int node_hello_check(const struct node_keyring *keyring, const void *data, size_
 {
     struct node_hello hello;
     struct node_rights rights;
+    struct replica_id own;
     int code = read_hello(keyring, data, n, &hello, &rights, ret_reason);
     if (code != 0)
         return code;
@@ -144,6 +147,11 @@ int node_hello_check(const struct node_keyring *keyring, const void *data, size_
     if (authenticated != NULL && sodium_memcmp(hello.curve_public, authenticated, NODE_CURVE_KEY_SIZE) != 0) {
         *ret_reason = "its hello belongs to another connection";
         return REPLICA_E_MISMATCH;
+    }
+    own = node_identity_of(hello.curve_public);
+    if (!replica_id_equal(&hello.store, &own)) {
+        *ret_reason = "its store id is not that of its key";
+        return REPLICA_E_DENIED;
     }
     hello.expires_ms = rights.expires_ms;
     rights.principal.store = hello.store;

@@ -123,6 +123,7 @@ struct node_link {
     zsock_t *socket;
     struct node_queue queue;
     struct replica_id peer; /* READY: who answered */
+    uint64_t expires_ms;    /* of its credential, by the wall clock; 0: never */
     uint8_t nonce[NODE_NONCE_SIZE];
     uint8_t send_token[NODE_TOKEN_SIZE]; /* plain data channel */
     uint64_t opened_ms, progress_ms, retry_ms, freed_seen;

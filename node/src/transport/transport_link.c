@@ -181,6 +181,7 @@ static int check_answer(struct node_channel_actor *channel, struct node_link *li
         return REPLICA_E_DENIED;
     }
     link->peer = hello.store;
+    link->expires_ms = hello.expires_ms;
     return 0;
 }
 
@@ -324,11 +325,23 @@ static int send_one(struct node_channel_actor *channel, struct node_link *link,
     return 0;
 }
 
+/* A plain data channel has no hello of its own: what it needs was given to the control channel. */
+static void try_token(struct node_channel_actor *channel, struct node_link *link)
+{
+    struct node_channel_actor *control = &channel->transport->channels[NODE_CHANNEL_CONTROL];
+    if (node_table_token(control, link->endpoint, link->send_token, &link->peer) == 0) {
+        link->state = NODE_LINK_READY;
+        link->progress_ms = node_now_ms();
+    }
+}
+
 static void flush(struct node_channel_actor *channel, struct node_link *link)
 {
     for (unsigned i = 0; i < MESSAGES_PER_ROUND && link->queue.head != NULL; i++) {
         struct node_outgoing *outgoing = link->queue.head;
-        if (!is_for_peer(link, outgoing)) { /* somebody else has that address now */
+        if (!is_for_peer(link, outgoing) && channel->plain)
+            try_token(channel, link); /* the control channel may know by now who has that address */
+        if (!is_for_peer(link, outgoing)) { /* somebody else has it */
             node_outgoing_free(node_queue_pop(&link->queue));
             count_dropped(channel);
             continue;
@@ -349,16 +362,6 @@ static bool wants_out(const struct node_link *link)
 {
     return link->state == NODE_LINK_GREETING ? link->hello_due
                                              : link->state == NODE_LINK_READY && link->queue.head != NULL;
-}
-
-/* A plain data channel has no hello of its own: what it needs was given to the control channel. */
-static void try_token(struct node_channel_actor *channel, struct node_link *link)
-{
-    struct node_channel_actor *control = &channel->transport->channels[NODE_CHANNEL_CONTROL];
-    if (node_table_token(control, link->endpoint, link->send_token, &link->peer) == 0) {
-        link->state = NODE_LINK_READY;
-        link->progress_ms = node_now_ms();
-    }
 }
 
 /* Whether there is a reason to be connected: something to send, or a token that the data channel waits for.
@@ -421,6 +424,11 @@ static void tick_ready(struct node_channel_actor *channel, struct node_link *lin
 {
     uint64_t freed = atomic_load(&link->account->freed);
     uint64_t limit = channel->which == NODE_CHANNEL_DATA ? STALL_DATA_MS : STALL_CONTROL_MS;
+    if (link->expires_ms != 0 && node_wall_ms() >= link->expires_ms) {
+        node_channel_log(channel, 2, "the credential of who answers at %s has expired", link->endpoint);
+        back_off(channel, link);
+        return;
+    }
     if (freed != link->freed_seen || link->queue.head == NULL) {
         link->freed_seen = freed;
         link->progress_ms = now_ms;

@@ -340,7 +340,7 @@ static void flush(struct node_channel_actor *channel, struct node_link *link)
     for (unsigned i = 0; i < MESSAGES_PER_ROUND && link->queue.head != NULL; i++) {
         struct node_outgoing *outgoing = link->queue.head;
         if (!is_for_peer(link, outgoing) && channel->plain)
-            try_token(channel, link); /* the control channel may know by now who has that address */
+            try_token(channel, link);       /* the control channel may know by now who has that address */
         if (!is_for_peer(link, outgoing)) { /* somebody else has it */
             node_outgoing_free(node_queue_pop(&link->queue));
             count_dropped(channel);

@@ -2,6 +2,7 @@
 #include "world_support.h"
 
 #include "peer/peer.h"
+#include "quorum/quorum_writing.h"
 #include "replica/error.h"
 
 #define SIZE 100000 /* does not travel in the delta */

@@ -1,5 +1,5 @@
 /* Routing inside the room, and what its parts share. */
-#include "quorum/quorum.h"
+#include "quorum/quorum_writing.h"
 
 #include "replica/error.h"
 
@@ -39,15 +39,8 @@ int gossip_quorum_init(struct gossip_quorum *quorum, const struct gossip_quorum_
 
 void gossip_quorum_close(struct gossip_quorum *quorum)
 {
-    for (size_t i = 0; i < quorum->commits_n; i++) {
-        struct commit *commit = quorum->commits[i];
-        replica_buffer_close(&commit->position);
-        replica_buffer_close(&commit->ops);
-        replica_buffer_close(&commit->proposal);
-        free(commit->callers);
-        free(commit->later);
-        free(commit);
-    }
+    for (size_t i = 0; i < quorum->commits_n; i++)
+        writing_free(quorum->commits[i]);
     for (size_t i = 0; i < quorum->reloads_n; i++)
         free(quorum->reloads[i]);
     free(quorum->commits);

@@ -1,6 +1,7 @@
 /* The room quorum: the inside. Four parts share it:
- *   quorum_writer.c   a view's commit, from freezing to its outcome
- *   quorum_voter.c    what a voter does for writers: prepare, mint, replicate, ack; and counting what is committed
+ *   quorum_writer.c   a view's commit, from freezing to its outcome; its parts: quorum_writing.h
+ *   quorum_voter.c    what a voter does for writers: prepare, mint, replicate, ack; and counting what is committed; its parts:
+ *                     quorum_voting.h
  *   quorum_offer.c    contents on their way to the voters before commit is called
  *   quorum_reader.c   reload: ask, join, drive, pull, wait until applied
  * A writer that is a voter itself sends itself the same messages; the shell loops them back once they are durable. */
@@ -13,7 +14,6 @@
 #include "sync/sync.h"
 
 #define COMMITS_MAX 1024 /* views committing at once */
-#define CALLERS_MAX 256  /* callers waiting for one view's commit */
 #define RELOADS_MAX 4096 /* reloads at once */
 #define PREPARES_MAX                                                                                         \
     4096 /* closures being fetched for writers, per volume; more are told BUSY and ask again */
@@ -26,7 +26,7 @@
 #define OFFER_CONTENTS_MAX 256  /* in one message */
 #define ANNOUNCE_MS        1000 /* between repetitions of what is held but not known to be committed */
 #define SCAN_OPS_MAX       500  /* ops of a closure scanned in one step */
-#define BUILD_OPS_MAX      1000 /* overlay records turned into ops in one step */
+#define BUILD_OPS_MAX      1000 /* overlay records turned into ops, or moved by a reload, in one step */
 
 enum quorum_message {
     QUORUM_PREPARE = 1, /* writer → voter: volume, epoch, phase, proposal */
@@ -47,46 +47,7 @@ enum quorum_verdict {
     QUORUM_VERDICT_REFUSED = 4, /* with a code */
 };
 
-enum commit_phase {
-    COMMIT_SETTLING,  /* drafts become contents */
-    COMMIT_BUILDING,  /* overlay becomes op list */
-    COMMIT_PREPARING, /* voters fetch the closure */
-    COMMIT_MINTING,   /* a request to mint may have been sent */
-    COMMIT_APPLYING,  /* committed; shown here soon */
-};
-
-struct commit_answer {
-    bool any, ready, refused;
-    int code;
-    uint64_t hlc, clock_ms, missing;
-};
-
-/* One view's commit in flight. */
-struct commit {
-    struct replica_id view, volume, id;
-    enum commit_phase phase;
-    uint64_t *callers, *later; /* tokens: of this commit, and of the next one */
-    size_t callers_n, later_n;
-    uint32_t timeout_ms;
-    bool again;             /* ended; the next step starts what later callers wait for */
-    struct replica_dot dot; /* once committed */
-    uint64_t
-        applied_batch; /* APPLYING: the batch of the step that found it applied, and may hold its map records; 0: not yet */
-    bool indeterminate; /* the callers were told; it is still driven */
-    uint64_t time_ms;
-    uint64_t draft;                 /* SETTLING: the one being settled */
-    struct replica_buffer position; /* BUILDING */
-    struct replica_buffer ops;
-    uint64_t op_count, byte_count;
-    struct replica_buffer proposal;        /* from PREPARING on */
-    struct replica_content_id ops_content; /* kept from collection; length 0: none */
-    uint64_t epoch;                        /* PREPARING and MINTING: of the configuration asked */
-    enum gossip_phase config_phase;
-    struct commit_answer answers[GOSSIP_VOTERS_MAX];
-    struct replica_stamp stamp; /* MINTING */
-    struct replica_id coordinator;
-    uint64_t retry_at_ms, retry_ms, progress_at_ms;
-};
+struct commit; /* quorum_writing.h */
 
 enum reload_phase { RELOAD_ASKING, RELOAD_APPLYING };
 

@@ -1,0 +1,110 @@
+/* A commit's round of prepares: voters are asked to hold the closure, and what they answer is weighed. */
+#include "quorum/quorum_writing.h"
+
+#include "replica/error.h"
+
+#include <string.h>
+
+void writing_send_prepares(struct commit *commit, const struct gossip_configuration *configuration,
+                           struct gossip_update *update)
+{
+    struct replica_buffer payload;
+    replica_buffer_init(&payload);
+    replica_pack_array(&payload, 4);
+    replica_pack_id(&payload, &commit->volume);
+    replica_pack_uint(&payload, commit->epoch);
+    replica_pack_uint(&payload, commit->config_phase);
+    replica_pack_bin(&payload, commit->proposal.data, commit->proposal.size);
+    for (size_t i = 0; i < configuration->voters_n; i++)
+        if (!commit->answers[i].ready)
+            gossip_update_send(update, &configuration->voters[i], GOSSIP_ROOM_QUORUM, QUORUM_PREPARE,
+                               &payload, false);
+    replica_buffer_close(&payload);
+}
+
+int writing_start_preparing(struct gossip_quorum *quorum, struct commit *commit,
+                            const struct gossip_quorum_event *event, struct gossip_update *update)
+{
+    const struct gossip_volume *volume = quorum_volume(quorum, &commit->volume);
+    if (volume == NULL || volume->deleted) {
+        if (replica_stamp_is_zero(&commit->stamp))
+            return writing_fail(quorum, commit, REPLICA_E_DELETED, "the volume was deleted", update);
+        return 0; /* its fate stays open: it can be undeleted */
+    }
+    commit->phase = COMMIT_PREPARING;
+    commit->epoch = volume->configuration.epoch;
+    commit->config_phase = volume->configuration.phase;
+    memset(commit->answers, 0, sizeof commit->answers);
+    writing_send_prepares(commit, &volume->configuration, update);
+    writing_set_retry(quorum, commit, event->time, update);
+    return 0;
+}
+
+/* Answers of voters */
+
+static int weigh_answers(struct gossip_quorum *quorum, struct commit *commit,
+                         const struct gossip_configuration *configuration,
+                         const struct gossip_quorum_event *event, struct gossip_update *update)
+{
+    size_t ready = 0, refused = 0;
+    int code = 0;
+    for (size_t i = 0; i < configuration->voters_n; i++) {
+        ready += commit->answers[i].ready;
+        if (commit->answers[i].refused) {
+            refused++;
+            code = commit->answers[i].code;
+        }
+    }
+    if (ready >= quorum_majority(configuration))
+        return writing_mint(quorum, commit, configuration, event, update);
+    if (replica_stamp_is_zero(&commit->stamp) &&
+        refused > configuration->voters_n - quorum_majority(configuration))
+        return writing_fail(quorum, commit, code, replica_error_text(code), update);
+    return 0;
+}
+
+int writing_receive_prepared(struct gossip_quorum *quorum, const struct gossip_quorum_event *event,
+                             struct replica_pack_reader *reader, struct commit *commit,
+                             const struct gossip_volume *volume, struct gossip_update *update)
+{
+    struct commit_answer *answer;
+    struct replica_dot dot;
+    uint64_t epoch, phase, verdict, hlc, clock_ms, missing;
+    int64_t code;
+    int voter = quorum_voter_index(&volume->configuration, &event->message.from->store);
+    replica_pack_read_uint(reader, UINT64_MAX, &epoch);
+    replica_pack_read_uint(reader, UINT32_MAX, &phase);
+    replica_pack_read_uint(reader, UINT32_MAX, &verdict);
+    replica_pack_read_int(reader, &code);
+    replica_pack_read_uint(reader, UINT64_MAX, &hlc);
+    replica_pack_read_uint(reader, (uint64_t)1 << 48, &clock_ms);
+    replica_pack_read_dot(reader, &dot);
+    replica_pack_read_uint(reader, UINT64_MAX, &missing);
+    if (reader->failed || voter < 0 || code > 0 || code < INT32_MIN)
+        return REPLICA_E_MALFORMED;
+    if (commit->phase == COMMIT_MINTING && verdict == QUORUM_VERDICT_READY && epoch == commit->epoch &&
+        phase == (uint64_t)commit->config_phase)
+        commit->answers[voter].ready = true; /* one more that can mint it */
+    if (commit->phase != COMMIT_PREPARING || epoch != commit->epoch ||
+        phase != (uint64_t)commit->config_phase)
+        return 0;
+    answer = &commit->answers[voter];
+    if (verdict == QUORUM_VERDICT_KNOWN && !replica_stamp_is_zero(&commit->stamp)) {
+        /* Minted in an earlier try: that coordinator or this voter drives it on. */
+        commit->coordinator = event->message.from->store;
+        commit->phase = COMMIT_MINTING;
+        writing_send_mint(commit, update);
+        writing_set_retry(quorum, commit, event->time, update);
+        return 0;
+    }
+    if (!answer->any || missing != answer->missing || verdict == QUORUM_VERDICT_READY)
+        commit->progress_at_ms = event->time.now_ms;
+    answer->any = true;
+    answer->missing = missing;
+    answer->ready = verdict == QUORUM_VERDICT_READY;
+    answer->refused = verdict == QUORUM_VERDICT_REFUSED;
+    answer->code = (int)code;
+    answer->hlc = hlc;
+    answer->clock_ms = clock_ms;
+    return weigh_answers(quorum, commit, &volume->configuration, event, update);
+}

@@ -277,3 +277,26 @@ class Cluster:
 
     def __exit__(self, *_):
         self.close()
+
+
+class Alone:
+    """One node without configuration, a cluster of its own."""
+
+    def __enter__(self):
+        self.directory = tempfile.mkdtemp(prefix="remora-test-")
+        self.node = Node(self.directory, "n1", free_ports(1)[0], [])
+        self.node.start()
+        self.node.wait_cluster()
+        return self.node
+
+    def __exit__(self, *_):
+        if self.node.process.poll() is None:
+            self.node.process.send_signal(signal.SIGCONT)
+            self.node.process.terminate()
+            try:
+                self.node.process.wait(30 * SLOW)
+            except subprocess.TimeoutExpired:
+                self.node.kill()
+        report = self.node.report()
+        shutil.rmtree(self.directory, ignore_errors=True)
+        assert report is None, f"a sanitizer reported an error\n{report}"

@@ -98,9 +98,9 @@ static void values_follow_in_every_form(void **state)
     expect_words(&line, "ls", 1);
     assert_int_equal(cli_args_find(&line.args, "limit")->number, 7); /* the last one counts */
     cli_args_close(&line.args);
-    PARSE(&line, "ls", "v", "--name=");
+    PARSE(&line, "ls", "v", "--name=a=b");
     expect_words(&line, "ls", 1);
-    assert_string_equal(cli_args_find(&line.args, "name")->text, "");
+    assert_string_equal(cli_args_find(&line.args, "name")->text, "a=b");
     cli_args_close(&line.args);
 }
 
@@ -159,6 +159,10 @@ static void slips_are_named(void **state)
     expect_complaint(&line, "-z");
     PARSE(&line, "ls", "v", "--name");
     expect_complaint(&line, "--name needs a value");
+    PARSE(&line, "ls", "v", "--name", "");
+    expect_complaint(&line, "--name takes TEXT, not \"\"");
+    PARSE(&line, "ls", "v", "");
+    expect_complaint(&line, "argument 2 is empty");
     PARSE(&line, "ls", "v", "--long=yes");
     expect_complaint(&line, "takes no value");
     PARSE(&line, "ls");
@@ -184,8 +188,14 @@ static void numbers_are_whole_and_in_range(void **state)
     expect_complaint(&line, "seconds");
     PARSE(&line, "ls", "v", "--timeout", "-3");
     expect_complaint(&line, "seconds");
-    PARSE(&line, "ls", "v", "--timeout", "1e30");
+    PARSE(&line, "ls", "v", "--timeout", "1000001");
     expect_complaint(&line, "seconds");
+    PARSE(&line, "ls", "v", "--timeout", "0");
+    expect_complaint(&line, "seconds");
+    PARSE(&line, "ls", "v", "--timeout", "1000000");
+    expect_words(&line, "ls", 1);
+    assert_int_equal(cli_args_find(&line.args, "timeout")->number, 1000000000);
+    cli_args_close(&line.args);
 }
 
 /* The help of a verb is wanted although its words are missing. */

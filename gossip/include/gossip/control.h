@@ -97,6 +97,7 @@ struct gossip_control_request {
     uint32_t version;       /* CREATE: 1, 2, or 0 for "2, or whatever exists" */
     bool if_missing;        /* CREATE: an existing volume is success, unless of another version than asked */
     uint32_t voters_wanted; /* CREATE: 1, 3, 5, 7, 9; 0: the default */
+    uint32_t timeout_ms;    /* without an answer from the log; 0: options.request_ms */
 };
 
 enum gossip_control_event_kind {

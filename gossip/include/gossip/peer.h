@@ -55,7 +55,7 @@ struct gossip_peer_request {
     struct replica_id volume;
     enum gossip_reload_mode mode;
     struct gossip_token at_least;
-    uint32_t timeout_ms; /* without progress; 0: the default */
+    uint32_t timeout_ms; /* CONTROL, VIEW_OPEN, COMMIT, RELOAD: without progress; 0: the room's default */
     struct replica_content_id content;
     uint32_t first, count;
     const struct replica_content_id *offered; /* OFFER: borrowed for the step */

@@ -94,7 +94,8 @@ void control_request_new(struct gossip_control *control, const struct gossip_con
     gossip_random_id(&control->random, &proposal.id);
     pending->proposal = proposal;
     pending->token = request->token;
-    pending->deadline_ms = control->now_ms + control->options.request_ms;
+    pending->deadline_ms =
+        control->now_ms + (request->timeout_ms > 0 ? request->timeout_ms : control->options.request_ms);
     pending->try_ms = control->now_ms;
 }
 

@@ -163,6 +163,7 @@ static int control(struct gossip_peer *peer, const struct gossip_peer_event *eve
                                      .batch = event->batch,
                                      .synced = event->synced};
     request.token = event->request->token;
+    request.timeout_ms = event->request->timeout_ms;
     return gossip_control_step(peer->control, &e, update);
 }
 

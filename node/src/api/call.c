@@ -275,6 +275,7 @@ static void on_answer(void *context, int code, const uint8_t *result, size_t n, 
 void api_request(struct api_call *call, const struct gossip_peer_request *request, api_done_fn done,
                  void *context)
 {
+    struct gossip_peer_request timed = *request;
     struct api_request *item = calloc(1, sizeof *item);
     if (item == NULL) {
         api_fail(call, REPLICA_E_NOMEM, NULL);
@@ -287,7 +288,8 @@ void api_request(struct api_call *call, const struct gossip_peer_request *reques
                        request->kind == GOSSIP_PEER_FETCH;
     item->next = call->requests;
     call->requests = item;
-    item->token = node_request(api_node(call->api), request, on_answer, item);
+    timed.timeout_ms = call->timeout_ms;
+    item->token = node_request(api_node(call->api), &timed, on_answer, item);
 }
 
 /* Jobs and waiting */
@@ -405,6 +407,15 @@ static int claim_fds(struct api_call *call)
     return 0;
 }
 
+/* What every method takes. 0, or the call is answered. */
+static int read_timeout(struct api_call *call)
+{
+    uint64_t timeout_ms = 0;
+    int code = api_get_uint(call, "timeout_ms", false, UINT32_MAX, &timeout_ms);
+    call->timeout_ms = (uint32_t)timeout_ms;
+    return code;
+}
+
 void api_call_begin(struct node_api *api, struct api_session *session, uid_t uid, gid_t gid,
                     const uint8_t *message, size_t n)
 {
@@ -448,6 +459,6 @@ void api_call_begin(struct node_api *api, struct api_session *session, uid_t uid
     else if (claim_fds(call) != 0)
         api_fail(call, REPLICA_E_INVALID, "%s: an `fd` names a descriptor that did not come with the message",
                  call->method->name);
-    else
+    else if (read_timeout(call) == 0)
         call->method->run(call);
 }

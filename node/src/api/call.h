@@ -48,6 +48,7 @@ struct api_call {
     struct replica_pack_reader params; /* at the map */
     uid_t uid;                         /* of the caller */
     gid_t gid;
+    uint32_t timeout_ms; /* what its params say of it; 0: nothing */
     int fds[API_FDS_MAX]; /* the call's, closed with it */
     size_t fds_n;
     void *state; /* of the method */
@@ -113,7 +114,7 @@ void api_call_destroy(struct api_call *call);
 void api_call_wake(struct api_call *call); /* its time has come */
 
 /* done is called unless the client goes before. What request points to must live as long as the call's state.
- */
+ * The call's timeout is the request's. */
 void api_request(struct api_call *call, const struct gossip_peer_request *request, api_done_fn done,
                  void *context);
 /* run on a worker (touching only the call's state and descriptors), then done on the loop. One at a time. */

@@ -53,9 +53,9 @@ void api_fs_set(struct api_call *call);
 /* put.c */
 void api_fs_put(struct api_call *call);
 
-/* volume.c: brings this node's copy of a volume up to what a majority holds, then calls done; code tells whether that worked. The call's
- * state is taken by this. */
-void api_refresh(struct api_call *call, const struct gossip_volume *volume,
+/* volume.c: brings this node's copy of a volume up to what a majority holds (QUORUM; LOCAL: leaves it), then calls done; code tells whether
+ * that worked. The call's state is taken by this. */
+void api_refresh(struct api_call *call, const struct gossip_volume *volume, enum gossip_reload_mode mode,
                  void (*done)(struct api_call *call, int code));
 const struct replica_id *api_refreshed(const struct api_call *call); /* which volume */
 /* The volume as docs/api.md: a map of `fields` keys, of which API_VOLUME_FIELDS are packed here. */

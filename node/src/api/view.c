@@ -9,7 +9,7 @@
 struct opening {
     struct api_path sub;
     struct replica_id view, volume;
-    uint32_t version, timeout_ms;
+    uint32_t version;
     bool private, attached, local;
     char label[REPLICA_VIEW_LABEL_MAX + 1];
 };
@@ -50,8 +50,7 @@ static void on_reloaded_for_open(struct api_call *call, void *context, int code,
 static void on_opened(struct api_call *call, void *context, int code, const uint8_t *result, size_t n)
 {
     struct opening *opening = call->state;
-    struct gossip_peer_request request = {
-        .kind = GOSSIP_PEER_RELOAD, .mode = GOSSIP_RELOAD_QUORUM, .timeout_ms = opening->timeout_ms};
+    struct gossip_peer_request request = {.kind = GOSSIP_PEER_RELOAD, .mode = GOSSIP_RELOAD_QUORUM};
     struct replica_pack_reader reader;
     size_t items;
     (void)context;
@@ -95,7 +94,6 @@ static int check_attached(struct api_call *call, const struct replica_view *view
 static int read_opening(struct api_call *call, struct opening *opening, uint32_t *ret_flags)
 {
     bool read_only = false, automatic = false;
-    uint64_t timeout_ms = 0;
     int code = api_get_path(call, "sub", false, &opening->sub);
     if (code == 0)
         code = api_get_name(call, "label", false, opening->label, sizeof opening->label);
@@ -105,10 +103,7 @@ static int read_opening(struct api_call *call, struct opening *opening, uint32_t
         code = api_get_bool(call, "auto", &automatic);
     if (code == 0)
         code = api_get_bool(call, "local", &opening->local);
-    if (code == 0)
-        code = api_get_uint(call, "timeout_ms", false, UINT32_MAX, &timeout_ms);
     opening->private = opening->label[0] == '\0';
-    opening->timeout_ms = (uint32_t)timeout_ms;
     *ret_flags = (read_only ? REPLICA_VIEW_READ_ONLY : 0u) | (opening->private ? REPLICA_VIEW_PRIVATE : 0u) |
                  (automatic && !read_only ? REPLICA_VIEW_AUTO : 0u) |
                  (opening->version == 1 ? REPLICA_VIEW_NO_LINKS : 0u);
@@ -148,7 +143,6 @@ void api_view_open(struct api_call *call)
                      &opening->view); /* before it exists, so that it is never taken for one without owner */
     request.volume = volume->id;
     request.mode = opening->local ? GOSSIP_RELOAD_LOCAL : GOSSIP_RELOAD_QUORUM;
-    request.timeout_ms = opening->timeout_ms;
     request.view_options.id = opening->view;
     request.view_options.volume = volume->id;
     request.view_options.sub = opening->sub.path;
@@ -288,16 +282,12 @@ void api_view_commit(struct api_call *call)
 {
     struct gossip_peer_request request = {.kind = GOSSIP_PEER_COMMIT};
     struct replica_view *view;
-    uint64_t timeout_ms = 0;
     bool skip_busy =
         false; /* only files that a mount has open can be busy: through this socket every write is whole */
-    if (api_get_view(call, &view) != 0 ||
-        api_get_uint(call, "timeout_ms", false, UINT32_MAX, &timeout_ms) != 0 ||
-        api_get_bool(call, "skip_busy", &skip_busy) != 0)
+    if (api_get_view(call, &view) != 0 || api_get_bool(call, "skip_busy", &skip_busy) != 0)
         return;
     request.view = replica_view_info(view)->options.id;
     request.volume = replica_view_info(view)->options.volume;
-    request.timeout_ms = (uint32_t)timeout_ms;
     api_request(call, &request, on_committed, NULL);
 }
 
@@ -367,10 +357,7 @@ void api_view_reload(struct api_call *call)
 {
     struct gossip_peer_request request = {.kind = GOSSIP_PEER_RELOAD};
     struct replica_view *view;
-    uint64_t timeout_ms = 0;
-    if (api_get_view(call, &view) != 0 ||
-        api_get_uint(call, "timeout_ms", false, UINT32_MAX, &timeout_ms) != 0 ||
-        read_mode(call, &request) != 0)
+    if (api_get_view(call, &view) != 0 || read_mode(call, &request) != 0)
         return;
     request.view = replica_view_info(view)->options.id;
     request.volume = replica_view_info(view)->options.volume;
@@ -379,7 +366,6 @@ void api_view_reload(struct api_call *call)
         api_fail(call, REPLICA_E_INVALID, "view.reload: `token` is of another volume");
         return;
     }
-    request.timeout_ms = (uint32_t)timeout_ms;
     api_request(call, &request, on_reloaded, NULL);
 }
 

@@ -183,10 +183,10 @@ struct refresh {
     struct replica_id volume;
 };
 
-void api_refresh(struct api_call *call, const struct gossip_volume *volume,
+void api_refresh(struct api_call *call, const struct gossip_volume *volume, enum gossip_reload_mode mode,
                  void (*done)(struct api_call *call, int code))
 {
-    struct gossip_peer_request request = {.kind = GOSSIP_PEER_VIEW_OPEN, .mode = GOSSIP_RELOAD_QUORUM};
+    struct gossip_peer_request request = {.kind = GOSSIP_PEER_VIEW_OPEN, .mode = mode};
     struct refresh *refresh = calloc(1, sizeof *refresh);
     call->state = refresh;
     call->free_state = free;
@@ -271,5 +271,5 @@ void api_volume_info(struct api_call *call)
 {
     const struct gossip_volume *volume;
     if (api_get_volume(call, "name", &volume) == 0)
-        api_refresh(call, volume, reply_info);
+        api_refresh(call, volume, GOSSIP_RELOAD_QUORUM, reply_info);
 }

@@ -15,6 +15,15 @@ static void pack_commit_id(struct replica_buffer *out, const struct replica_id *
     replica_pack_cstr(out, text);
 }
 
+static void fail_refresh(struct api_call *call, int code)
+{
+    if (code == REPLICA_E_UNAVAILABLE)
+        api_fail(call, code,
+                 "no majority of the volume's voters answered in time; `local` (--local) asks for what this node knows");
+    else
+        api_fail(call, code != 0 ? code : REPLICA_E_UNAVAILABLE, NULL);
+}
+
 /* volume.log */
 
 struct log {
@@ -64,8 +73,8 @@ static void reply_log(struct api_call *call, int code)
     if (api_get_uint(call, "before", false, UINT64_MAX, &before) != 0 ||
         api_get_uint(call, "limit", false, COMMITS_MAX, &limit) != 0)
         return;
-    if (volume == NULL) {
-        api_fail(call, code != 0 ? code : REPLICA_E_UNAVAILABLE, NULL);
+    if (code != 0 || volume == NULL) {
+        fail_refresh(call, code);
         return;
     }
     log.limit = (size_t)limit;
@@ -87,12 +96,18 @@ static void reply_log(struct api_call *call, int code)
     api_reply(call, &reply);
 }
 
-/* A log that this node knows only a part of would hide commits: without a majority it still answers, as far as it knows. */
-void api_volume_log(struct api_call *call)
+/* What this node knows may be old: unless that is what is asked for (`local`), a majority says what is newest, or nothing is said. */
+static void answer_newest(struct api_call *call, void (*done)(struct api_call *call, int code))
 {
     const struct gossip_volume *volume;
-    if (api_get_volume(call, "name", &volume) == 0)
-        api_refresh(call, volume, reply_log);
+    bool local = false;
+    if (api_get_volume(call, "name", &volume) == 0 && api_get_bool(call, "local", &local) == 0)
+        api_refresh(call, volume, local ? GOSSIP_RELOAD_LOCAL : GOSSIP_RELOAD_QUORUM, done);
+}
+
+void api_volume_log(struct api_call *call)
+{
+    answer_newest(call, reply_log);
 }
 
 /* volume.history */
@@ -152,8 +167,8 @@ static void reply_history(struct api_call *call, int code)
     bool has_path = api_find(call, "path", &given);
     if (has_path && api_get_path(call, "path", true, &path) != 0)
         return;
-    if (volume == NULL) {
-        api_fail(call, code != 0 ? code : REPLICA_E_UNAVAILABLE, NULL);
+    if (code != 0 || volume == NULL) {
+        fail_refresh(call, code);
         return;
     }
     history.path = path.path;
@@ -181,7 +196,5 @@ static void reply_history(struct api_call *call, int code)
 
 void api_volume_history(struct api_call *call)
 {
-    const struct gossip_volume *volume;
-    if (api_get_volume(call, "name", &volume) == 0)
-        api_refresh(call, volume, reply_history);
+    answer_newest(call, reply_history);
 }

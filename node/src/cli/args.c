@@ -8,7 +8,8 @@
 #define WORD_MAX     64 /* a mistyped word longer than this has no near one */
 #define DISTANCE_MAX 2  /* edits that still look like a slip */
 #define NAMES_MAX    64
-#define SECONDS_MAX  (1000.0 * 86400) /* a timeout of more than this is a slip */
+#define SECONDS_MIN  0.001
+#define SECONDS_MAX  1e6 /* a timeout of more than this is a slip; in milliseconds it fits everywhere */
 
 const struct cli_option CLI_GLOBAL_OPTIONS[] = {
     {0, "socket", CLI_TEXT, "PATH", "the node to speak to (REMORA_SOCKET; else this user's default)"},
@@ -108,27 +109,49 @@ static int unknown_option(struct parser *parser, const char *word, const char *n
     return -1;
 }
 
-static int parse_value(struct parser *parser, struct cli_given *given)
+/* "0.5" → 500. */
+static int read_seconds(const char *text, uint64_t *ret_ms)
+{
+    char *end;
+    double seconds = strtod(text, &end);
+    bool plain = (text[0] >= '0' && text[0] <= '9') || text[0] == '.'; /* no sign, no "inf" */
+    if (!plain || *end != '\0' || seconds < SECONDS_MIN || seconds > SECONDS_MAX)
+        return -1;
+    *ret_ms = (uint64_t)(seconds * 1000);
+    return 0;
+}
+
+static int read_number(const char *text, uint64_t *ret_number)
 {
     char *end;
     errno = 0;
-    if (given->option->kind == CLI_NUMBER) {
-        given->number = strtoull(given->text, &end, 10);
-        if (given->text[0] >= '0' && given->text[0] <= '9' && *end == '\0' && errno == 0)
-            return 0;
-    } else if (given->option->kind == CLI_SECONDS) {
-        double seconds = strtod(given->text, &end);
-        if (((given->text[0] >= '0' && given->text[0] <= '9') || given->text[0] == '.') && *end == '\0' &&
-            seconds >= 0 && seconds <= SECONDS_MAX) {
-            given->number = (uint64_t)(seconds * 1000);
-            return 0;
-        }
-    } else {
+    *ret_number = strtoull(text, &end, 10);
+    return text[0] >= '0' && text[0] <= '9' && *end == '\0' && errno == 0 ? 0 : -1;
+}
+
+static int parse_value(struct parser *parser, struct cli_given *given)
+{
+    const char *takes = given->option->value;
+    int code = 0;
+    switch (given->option->kind) {
+    case CLI_FLAG:
         return 0;
+    case CLI_TEXT: /* an empty one is a variable that was not set */
+        code = given->text[0] != '\0' ? 0 : -1;
+        break;
+    case CLI_NUMBER:
+        code = read_number(given->text, &given->number);
+        takes = "a whole number";
+        break;
+    case CLI_SECONDS:
+        code = read_seconds(given->text, &given->number);
+        takes = "a number of seconds, more than 0 and at most a million";
+        break;
     }
-    snprintf(parser->message, CLI_MESSAGE_MAX, "--%s takes %s, not \"%.200s\"", given->option->name,
-             given->option->kind == CLI_NUMBER ? "a whole number" : "a number of seconds", given->text);
-    return -1;
+    if (code != 0)
+        snprintf(parser->message, CLI_MESSAGE_MAX, "--%s takes %s, not \"%.200s\"", given->option->name, takes,
+                 given->text);
+    return code;
 }
 
 static int give(struct parser *parser, const struct cli_option *option, const char *text)
@@ -256,6 +279,12 @@ static int check_words(struct parser *parser)
 {
     const struct cli_verb *verb = parser->args->verb;
     int n = (int)parser->args->words_n;
+    for (int i = 0; i < n; i++)
+        if (parser->args->words[i][0] == '\0') { /* most likely a variable that was not set */
+            snprintf(parser->message, CLI_MESSAGE_MAX, "argument %d is empty; usage: remora %s %s", i + 1,
+                     verb->name, verb->arguments);
+            return -1;
+        }
     if (n >= verb->words_min && (verb->words_max < 0 || n <= verb->words_max))
         return 0;
     if (n < verb->words_min)

@@ -106,8 +106,11 @@ int cli_open_view(struct cli *cli, const char *volume, unsigned flags)
     if (error == REPLICA_E_NOTFOUND)
         return cli_fail(CLI_FAILED, "there is no volume \"%s\"; `remora volume list` names those that are",
                         volume);
+    if (error == REPLICA_E_UNAVAILABLE && (flags & REMORA_READ_ONLY))
+        return cli_fail(CLI_UNAVAILABLE, "%s: %s; --local reads what this node knows", volume,
+                        remora_error(cli->remora));
     if (error != 0)
-        return cli_fail_call(cli, error, NULL);
+        return cli_fail_call(cli, error, volume);
     cli->view_open = true;
     return 0;
 }

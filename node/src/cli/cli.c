@@ -145,6 +145,8 @@ static void raise_descriptors(void)
 static int run(struct cli *cli)
 {
     int code;
+    if (cli->args.verb == NULL && cli->args.group == NULL && !cli_flag(cli, "help"))
+        return cli_fail(CLI_REFUSED, "a verb is missing; see `remora help`");
     if (takes_no_node(cli))
         return cli_help(cli, stdout);
     cli->json = cli_flag(cli, "json");
@@ -167,6 +169,7 @@ int cli_main(int argc, char **argv)
     char message[CLI_MESSAGE_MAX];
     int code;
     signal(SIGINT, exit_at_once);
+    signal(SIGTERM, exit_at_once);
     raise_descriptors();
     if (argc == 2 && strcmp(argv[1], "--version") == 0)
         return cli_verb_version(&cli);

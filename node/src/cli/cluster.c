@@ -104,37 +104,48 @@ int cli_verb_cluster_members(struct cli *cli)
 
 /* cluster status */
 
-static bool voters_are_alive(const struct replica_pack_reader *volume)
+/* What keeps a volume from being settled, for people; false: nothing. */
+static bool find_lack(const struct replica_pack_reader *volume, char *ret_lack, size_t size)
 {
     struct replica_pack_reader voters;
+    char name[TEXT], voter[TEXT], state[TEXT];
+    uint64_t committed = cli_get_number(volume, "committed"), applied = cli_get_number(volume, "applied");
     size_t n = cli_get_array(volume, "voters", &voters);
+    cli_get_text(volume, "name", name, sizeof name);
     for (size_t i = 0; i < n; i++) {
-        char state[TEXT];
+        cli_get_text(&voters, "name", voter, sizeof voter);
         cli_get_text(&voters, "state", state, sizeof state);
         replica_pack_skip(&voters);
-        if (strcmp(state, "alive") != 0)
-            return false;
+        if (strcmp(state, "alive") != 0) {
+            snprintf(ret_lack, size, "volume %s: its voter %s is %s", name, voter, state);
+            return true;
+        }
     }
+    if (cli_get_number(volume, "pending") == 0 && applied == committed)
+        return false;
+    snprintf(ret_lack, size, "volume %s: commits are on their way", name);
     return true;
 }
 
 /* Whether nothing is left to wait for: the cluster has begun, every voter is alive, and what is committed is
  * applied here. */
-static bool is_settled(const struct cli_result *result)
+static bool is_settled(const struct cli_result *result, char *ret_lack, size_t size)
 {
     struct replica_pack_reader map, volumes;
-    char waiting[TEXT];
     size_t n;
     cli_result_reader(result, &map);
-    cli_get_text(&map, "waiting", waiting, sizeof waiting);
-    if (waiting[0] != '\0' || !cli_find(&map, "leader", &volumes))
+    cli_get_text(&map, "waiting", ret_lack, size);
+    if (ret_lack[0] != '\0')
         return false;
+    if (!cli_find(&map, "leader", &volumes)) {
+        snprintf(ret_lack, size, "the cluster's log has no leader");
+        return false;
+    }
     n = cli_get_array(&map, "volumes", &volumes);
     for (size_t i = 0; i < n; i++) {
         struct replica_pack_reader volume = volumes;
         replica_pack_skip(&volumes);
-        if (!voters_are_alive(&volume) || cli_get_number(&volume, "pending") > 0 ||
-            cli_get_number(&volume, "applied") != cli_get_number(&volume, "committed"))
+        if (find_lack(&volume, ret_lack, size))
             return false;
     }
     return true;
@@ -206,51 +217,14 @@ static int64_t now_ms(void)
     return now.tv_sec * 1000LL + now.tv_nsec / 1000000;
 }
 
-static int status(struct cli *cli, struct cli_result *result)
-{
-    int64_t until_ms = now_ms() + cli->timeout_ms;
-    int code = call_plain(cli, "cluster.status", result);
-    while (code == 0 && cli_flag(cli, "wait") && !is_settled(result)) {
-        if (now_ms() >= until_ms)
-            return cli_fail(CLI_UNAVAILABLE,
-                            "not settled after %u s; `remora cluster status` tells what is missing",
-                            (unsigned)(cli->timeout_ms / 1000));
-        poll(NULL, 0, POLL_MS);
-        if (cli_interrupted())
-            return cli_fail(CLI_INTERRUPTED, "interrupted");
-        cli_result_close(result);
-        code = call_plain(cli, "cluster.status", result);
-    }
-    return code;
-}
+/* Waiting */
 
-int cli_verb_cluster_status(struct cli *cli)
-{
-    struct cli_result result;
-    int code = status(cli, &result);
-    if (code == 0 && cli->json)
-        print_json(&result);
-    else if (code == 0)
-        print_status(&result);
-    cli_result_close(&result);
-    return code;
-}
-
-/* wait */
-
-/* The node has begun, or joined, its cluster. 0, or an exit code; *ret_ready tells. */
-static int look(struct cli *cli, char *ret_waiting, size_t size)
-{
-    struct replica_pack_reader map;
-    struct cli_result result;
-    int code = call_plain(cli, "node.info", &result);
-    if (code == 0) {
-        cli_result_reader(&result, &map);
-        cli_get_text(&map, "waiting", ret_waiting, size);
-    }
-    cli_result_close(&result);
-    return code;
-}
+struct wait {
+    struct cli *cli;
+    int64_t until_ms;
+    struct cli_result result; /* of the last call that was answered */
+    char lacks[CLI_MESSAGE_MAX];
+};
 
 /* Errors that time may mend. */
 static bool may_pass(int error)
@@ -258,52 +232,131 @@ static bool may_pass(int error)
     return error == REPLICA_E_NOTFOUND || error == REPLICA_E_UNAVAILABLE || error == REPLICA_E_BUSY;
 }
 
-static int try_volume(struct cli *cli, const char *volume, int64_t left_ms)
+/* A node that starts, or starts again, while it is waited for. An error of remora.h. */
+static int connect_once(struct wait *wait)
 {
-    struct remora_view view;
-    struct remora_entry root;
+    char *message = NULL;
     int error;
-    remora_set_timeout(cli->remora, left_ms > 0 ? (uint32_t)left_ms : 1);
-    error = remora_view_open(cli->remora, volume, NULL, NULL, REMORA_READ_ONLY, &view);
+    if (wait->cli->remora != NULL)
+        return 0;
+    error = remora_connect(cli_text(wait->cli, "socket"), 0, &wait->cli->remora, &message);
     if (error != 0)
-        return error;
-    error = remora_stat(cli->remora, &view, "", &root);
-    if (error == 0)
-        remora_entry_free(&root);
-    (void)remora_view_close(cli->remora, &view); /* else it ends with the connection */
+        snprintf(wait->lacks, sizeof wait->lacks, "%s", message != NULL ? message : replica_error_text(error));
+    else
+        cli_prepare(wait->cli);
+    free(message);
     return error;
 }
 
-static int wait_step(struct cli *cli, const char *volume, int64_t left_ms, bool *ret_done)
+/* Calls a method without parameters once, for as long as is left. An error of remora.h; wait->lacks says which. */
+static int call_once(struct wait *wait, const char *method)
 {
-    char waiting[TEXT];
-    int error = 0, code = look(cli, waiting, sizeof waiting);
-    *ret_done = false;
-    if (code != 0)
-        return code;
-    if (waiting[0] == '\0' && volume != NULL)
-        error = try_volume(cli, volume, left_ms);
-    if (error != 0 && !may_pass(error))
-        return cli_fail_call(cli, error, volume);
-    *ret_done = waiting[0] == '\0' && error == 0;
-    if (!*ret_done && left_ms <= 0)
-        return cli_fail(CLI_UNAVAILABLE, "not ready after %u s: %s", (unsigned)(cli->timeout_ms / 1000),
-                        waiting[0] != '\0' ? waiting : remora_error(cli->remora));
-    return 0;
+    int64_t left_ms = wait->until_ms - now_ms();
+    int error = connect_once(wait);
+    if (error != 0)
+        return error;
+    cli_result_close(&wait->result);
+    remora_set_timeout(wait->cli->remora, left_ms > 0 ? (uint32_t)left_ms : 1);
+    error = remora_call(wait->cli->remora, method, NULL, 0, NULL, 0, &wait->result.data, &wait->result.size,
+                        NULL, NULL);
+    if (error != 0)
+        snprintf(wait->lacks, sizeof wait->lacks, "%s", remora_error(wait->cli->remora));
+    if (error == REPLICA_E_UNAVAILABLE) /* it may have gone; a new one listens elsewhere */
+        cli_disconnect(wait->cli);
+    return error;
+}
+
+/* step: 0 when there is nothing more to wait for, else an error of remora.h. 0 or an exit code. */
+static int wait_for(struct wait *wait, int (*step)(struct wait *wait))
+{
+    cli_catch_interrupts();
+    for (;;) {
+        int error = step(wait);
+        int64_t left_ms = wait->until_ms - now_ms();
+        if (error == 0)
+            return 0;
+        if (cli_interrupted() || error == REPLICA_E_CANCELLED)
+            return cli_fail(CLI_INTERRUPTED, "interrupted");
+        if (!may_pass(error))
+            return cli_fail(cli_exit_of(error), "%s", wait->lacks);
+        if (left_ms <= 0)
+            return cli_fail(CLI_UNAVAILABLE, "not ready after %.3g s: %s", (double)wait->cli->timeout_ms / 1000,
+                            wait->lacks);
+        poll(NULL, 0, left_ms < POLL_MS ? (int)left_ms : POLL_MS);
+    }
+}
+
+static struct wait begin_wait(struct cli *cli)
+{
+    return (struct wait){.cli = cli, .until_ms = now_ms() + cli->timeout_ms};
+}
+
+static int settle(struct wait *wait)
+{
+    int error = call_once(wait, "cluster.status");
+    if (error != 0)
+        return error;
+    return is_settled(&wait->result, wait->lacks, sizeof wait->lacks) ? 0 : REPLICA_E_UNAVAILABLE;
+}
+
+int cli_verb_cluster_status(struct cli *cli)
+{
+    struct wait wait = begin_wait(cli);
+    int code;
+    if (cli_flag(cli, "wait"))
+        code = wait_for(&wait, settle);
+    else
+        code = call_plain(cli, "cluster.status", &wait.result);
+    if (code == 0 && cli->json)
+        print_json(&wait.result);
+    else if (code == 0)
+        print_status(&wait.result);
+    cli_result_close(&wait.result);
+    return code;
+}
+
+/* wait */
+
+static int try_volume(struct wait *wait, const char *volume)
+{
+    struct remora *remora = wait->cli->remora;
+    struct remora_view view;
+    struct remora_entry root;
+    int error = remora_view_open(remora, volume, NULL, NULL, REMORA_READ_ONLY, &view);
+    if (error == 0) {
+        error = remora_stat(remora, &view, "", &root);
+        if (error == 0)
+            remora_entry_free(&root);
+        (void)remora_view_close(remora, &view); /* else it ends with the connection */
+    }
+    if (error != 0)
+        snprintf(wait->lacks, sizeof wait->lacks, "%s", remora_error(remora));
+    if (error == REPLICA_E_UNAVAILABLE)
+        cli_disconnect(wait->cli);
+    return error;
+}
+
+/* The node has begun, or joined, its cluster, and the volume can be read. */
+static int look(struct wait *wait)
+{
+    const char *volume = cli_text(wait->cli, "volume");
+    struct replica_pack_reader map;
+    int error = call_once(wait, "node.info");
+    if (error != 0)
+        return error;
+    cli_result_reader(&wait->result, &map);
+    cli_get_text(&map, "waiting", wait->lacks, sizeof wait->lacks);
+    if (wait->lacks[0] != '\0')
+        return REPLICA_E_UNAVAILABLE;
+    return volume != NULL ? try_volume(wait, volume) : 0;
 }
 
 int cli_verb_wait(struct cli *cli)
 {
-    const char *volume = cli_text(cli, "volume");
-    int64_t until_ms = now_ms() + cli->timeout_ms;
-    bool done = false;
-    int code = 0;
-    while (code == 0 && !done) {
-        code = wait_step(cli, volume, until_ms - now_ms(), &done);
-        if (code == 0 && !done)
-            poll(NULL, 0, POLL_MS);
-        if (cli_interrupted())
-            return cli_fail(CLI_INTERRUPTED, "interrupted");
-    }
+    struct wait wait = begin_wait(cli);
+    int code = wait_for(&wait, look);
+    if (code == 0 && cli->json)
+        print_json(&wait.result);
+    cli_result_close(&wait.result);
     return code;
 }

@@ -98,6 +98,20 @@ struct ls {
     bool details;
 };
 
+static void begin_list(struct ls *ls)
+{
+    cli_json_begin(&ls->json, '{');
+    cli_json_key(&ls->json, "entries");
+    cli_json_begin(&ls->json, '[');
+}
+
+static void end_list(struct ls *ls)
+{
+    cli_json_end(&ls->json, ']');
+    cli_json_end(&ls->json, '}');
+    cli_json_close(&ls->json);
+}
+
 static void print_long(const struct ls *ls, const struct remora_entry *entry)
 {
     char mode[CLI_MODE_TEXT], size[CLI_SIZE_TEXT], time[CLI_TIME_TEXT];
@@ -141,10 +155,14 @@ static int list(struct ls *ls, const char *path)
     int code = cli_stat(ls->cli, path, &entry);
     if (code != 0)
         return code;
+    if (ls->cli->json)
+        begin_list(ls);
     if (entry.kind == REMORA_DIRECTORY)
         code = cli_walk(ls->cli, path, cli_flag(ls->cli, "recursive"), list_entry, ls);
     else
         code = list_entry(ls, CLI_WALK_ENTRY, path, &entry);
+    if (ls->cli->json)
+        end_list(ls);
     remora_entry_free(&entry);
     return code;
 }
@@ -159,18 +177,7 @@ int cli_verb_ls(struct cli *cli)
     if (code != 0)
         return code;
     cli_json_init(&ls.json, stdout);
-    if (cli->json) {
-        cli_json_begin(&ls.json, '{');
-        cli_json_key(&ls.json, "entries");
-        cli_json_begin(&ls.json, '[');
-    }
-    code = list(&ls, path.text);
-    if (cli->json) {
-        cli_json_end(&ls.json, ']');
-        cli_json_end(&ls.json, '}');
-        cli_json_close(&ls.json);
-    }
-    return code;
+    return list(&ls, path.text);
 }
 
 /* stat */
@@ -368,6 +375,11 @@ static int sum(struct du *du, const char *path)
     int code = cli_stat(du->cli, path, &entry);
     if (code != 0)
         return code;
+    if (du->cli->json) {
+        cli_json_begin(&du->json, '{');
+        cli_json_key(&du->json, "directories");
+        cli_json_begin(&du->json, '[');
+    }
     if (entry.kind != REMORA_DIRECTORY) {
         print_usage(du, path, entry.size, entry.kind == REMORA_FILE);
     } else {
@@ -376,6 +388,11 @@ static int sum(struct du *du, const char *path)
             code = cli_walk(du->cli, path, true, count, du);
         if (code == 0)
             leave(du, path);
+    }
+    if (du->cli->json) {
+        cli_json_end(&du->json, ']');
+        cli_json_end(&du->json, '}');
+        cli_json_close(&du->json);
     }
     remora_entry_free(&entry);
     return code;
@@ -391,17 +408,7 @@ int cli_verb_du(struct cli *cli)
     if (code != 0)
         return code;
     cli_json_init(&du.json, stdout);
-    if (cli->json) {
-        cli_json_begin(&du.json, '{');
-        cli_json_key(&du.json, "directories");
-        cli_json_begin(&du.json, '[');
-    }
     code = sum(&du, path.text);
-    if (cli->json) {
-        cli_json_end(&du.json, ']');
-        cli_json_end(&du.json, '}');
-        cli_json_close(&du.json);
-    }
     cli_ids_close(&du.seen);
     free(du.levels);
     return code;

@@ -91,6 +91,7 @@ static const struct cli_option HOLD[] = {
 static const struct cli_option LOG[] = {
     {'n', "limit", CLI_NUMBER, "N", "at most so many commits (default: all)"},
     {0, "lost", CLI_FLAG, NULL, "versions that lost to another writer, instead of commits"},
+    LOCAL,
     END,
 };
 
@@ -159,7 +160,11 @@ const struct cli_verb CLI_VERBS[] = {
      cli_verb_reload},
     {"hold", "VOL", "keep background commits of a view out while a set of files is prepared", NULL, HOLD, 1,
      1, cli_verb_hold},
-    {"log", "VOL", "list the commits, newest first", NULL, LOG, 1, 1, cli_verb_log},
+    {"log", "VOL", "list the commits, newest first",
+     "Without a majority of the voters it fails, because newer commits may be missing; --local lists what this "
+     "node knows, commits\n"
+     "that it is still trying (pending) among them.",
+     LOG, 1, 1, cli_verb_log},
     {"version", "", "print the version", NULL, NULL, 0, 0, cli_verb_version},
     {"help", "[VERB...]", "this overview, or the help of a verb", NULL, NULL, 0, 2, cli_verb_help},
 };

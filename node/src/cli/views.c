@@ -153,6 +153,7 @@ int cli_verb_hold(struct cli *cli)
 struct listing {
     struct cli *cli;
     struct cli_json json;
+    bool begun;    /* the JSON: not before there is an answer */
     uint64_t left; /* commits still wanted */
     uint64_t before;
     bool more;
@@ -178,6 +179,12 @@ static void print_page(struct listing *listing, const struct cli_result *result)
     cli_result_reader(result, &map);
     n = cli_get_array(&map, "commits", &reader);
     listing->more = n > 0 && cli_get_bool(&map, "more");
+    if (listing->cli->json && !listing->begun) {
+        cli_json_begin(&listing->json, '{');
+        cli_json_key(&listing->json, "commits");
+        cli_json_begin(&listing->json, '[');
+    }
+    listing->begun = true;
     for (size_t i = 0; i < n && listing->left > 0; i++, listing->left--) {
         struct replica_pack_reader item = reader;
         listing->before = cli_get_number(&item, "seq");
@@ -190,13 +197,23 @@ static void print_page(struct listing *listing, const struct cli_result *result)
     }
 }
 
+/* The params that both listings begin with. */
+static void begin_history(const struct cli *cli, struct replica_buffer *params, const char *volume, size_t more)
+{
+    replica_buffer_init(params);
+    replica_pack_map(params, 3 + more);
+    replica_pack_cstr(params, "name");
+    replica_pack_cstr(params, volume);
+    replica_pack_cstr(params, "local");
+    replica_pack_bool(params, cli_flag(cli, "local"));
+    replica_pack_cstr(params, "timeout_ms");
+    replica_pack_uint(params, cli->timeout_ms);
+}
+
 static int call_log(struct listing *listing, const char *volume, struct cli_result *ret_result)
 {
     struct replica_buffer params;
-    replica_buffer_init(&params);
-    replica_pack_map(&params, 3);
-    replica_pack_cstr(&params, "name");
-    replica_pack_cstr(&params, volume);
+    begin_history(listing->cli, &params, volume, 2);
     replica_pack_cstr(&params, "limit");
     replica_pack_uint(&params, listing->left < PAGE ? listing->left : PAGE);
     replica_pack_cstr(&params, "before");
@@ -212,19 +229,14 @@ static int list_commits(struct cli *cli, const char *volume)
     struct listing listing = {.cli = cli, .left = cli_number(cli, "limit", UINT64_MAX), .more = true};
     int code = 0;
     cli_json_init(&listing.json, stdout);
-    if (cli->json) {
-        cli_json_begin(&listing.json, '{');
-        cli_json_key(&listing.json, "commits");
-        cli_json_begin(&listing.json, '[');
-    }
-    while (code == 0 && listing.more && listing.left > 0) {
+    while (code == 0 && listing.more && (listing.left > 0 || !listing.begun)) {
         struct cli_result result;
         code = call_log(&listing, volume, &result);
         if (code == 0)
             print_page(&listing, &result);
         cli_result_close(&result);
     }
-    if (cli->json) {
+    if (cli->json && listing.begun) {
         cli_json_end(&listing.json, ']');
         cli_json_end(&listing.json, '}');
         cli_json_close(&listing.json);
@@ -256,10 +268,7 @@ static int list_lost(struct cli *cli, const char *volume)
     struct cli_result result;
     struct cli_json json;
     int code;
-    replica_buffer_init(&params);
-    replica_pack_map(&params, 1);
-    replica_pack_cstr(&params, "name");
-    replica_pack_cstr(&params, volume);
+    begin_history(cli, &params, volume, 0);
     code = cli_call(cli, "volume.history", &params, NULL, &result);
     if (code == 0) {
         cli_result_reader(&result, &map);

@@ -21,6 +21,13 @@ static void pack_text(struct replica_buffer *params, const char *key, const char
     replica_pack_cstr(params, value);
 }
 
+/* For those that ask other nodes. */
+static void pack_timeout(const struct cli *cli, struct replica_buffer *params)
+{
+    replica_pack_cstr(params, "timeout_ms");
+    replica_pack_uint(params, cli->timeout_ms);
+}
+
 /* The whole result as it came, or nothing. */
 static void print_json(const struct cli *cli, const struct cli_result *result)
 {
@@ -46,8 +53,9 @@ int cli_verb_volume_create(struct cli *cli)
     code = cli_connect(cli);
     if (code != 0)
         return code;
-    begin(&params, 4);
+    begin(&params, 5);
     pack_text(&params, "name", name);
+    pack_timeout(cli, &params);
     replica_pack_cstr(&params, "if_missing");
     replica_pack_bool(&params, cli_flag(cli, "if-missing"));
     replica_pack_cstr(&params, "version"); /* nil: 2 for a new one, any for one that exists */
@@ -189,8 +197,9 @@ static int call_named(struct cli *cli, const char *method, const char *name, str
     *ret_result = (struct cli_result){0};
     if (code != 0)
         return code;
-    begin(&params, 1);
+    begin(&params, 2);
     pack_text(&params, "name", name);
+    pack_timeout(cli, &params);
     return cli_call(cli, method, &params, NULL, ret_result);
 }
 
@@ -231,9 +240,10 @@ int cli_verb_volume_rename(struct cli *cli)
         code = cli_connect(cli);
     if (code != 0)
         return code;
-    begin(&params, 2);
+    begin(&params, 3);
     pack_text(&params, "name", name);
     pack_text(&params, "new_name", new_name);
+    pack_timeout(cli, &params);
     code = cli_call(cli, "volume.rename", &params, NULL, &result);
     if (code == 0) {
         print_json(cli, &result);
@@ -254,8 +264,9 @@ int cli_verb_volume_delete(struct cli *cli)
         code = cli_connect(cli);
     if (code != 0)
         return code;
-    begin(&params, 1);
+    begin(&params, 2);
     pack_text(&params, "name", name);
+    pack_timeout(cli, &params);
     error = remora_call(cli->remora, "volume.delete", params.data, params.size, NULL, 0, &result, &size, NULL,
                         NULL);
     replica_buffer_close(&params);

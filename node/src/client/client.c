@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
@@ -43,6 +44,7 @@ static int64_t now_ms(void)
 static int try_connect(const struct sockaddr_un *address, int *ret_fd)
 {
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), error;
+    struct stat info;
     if (fd < 0)
         return errno;
     if (connect(fd, (const struct sockaddr *)address, sizeof *address) == 0) {
@@ -51,6 +53,8 @@ static int try_connect(const struct sockaddr_un *address, int *ret_fd)
     }
     error = errno;
     close(fd);
+    if (error == ECONNREFUSED && stat(address->sun_path, &info) == 0 && !S_ISSOCK(info.st_mode))
+        error = ENOTSOCK;
     return error;
 }
 
@@ -61,22 +65,34 @@ static bool may_come(int error)
     return error == ENOENT || error == ECONNREFUSED || error == EAGAIN || error == EINTR;
 }
 
+/* "", or how long was waited in vain. */
+static void describe_wait(int wait_ms, char *ret_text, size_t size)
+{
+    ret_text[0] = '\0';
+    if (wait_ms > 0)
+        snprintf(ret_text, size, " (waited %.3g s)", (double)wait_ms / 1000);
+}
+
 static int explain(int error, const char *path, int wait_ms, char **ret_message)
 {
+    char waited[32];
+    describe_wait(wait_ms, waited, sizeof waited);
     switch (error) {
     case ENOENT:
         return say(ret_message, REPLICA_E_UNAVAILABLE,
-                   "no node answers at %s: there is no such socket (waited %d s); start one by `remora "
-                   "node`, or name its socket by --socket or REMORA_SOCKET",
-                   path, wait_ms / 1000);
+                   "no node answers at %s: there is no such socket%s; start one by `remora node`, or name its "
+                   "socket by --socket or REMORA_SOCKET",
+                   path, waited);
     case ECONNREFUSED:
-        return say(
-            ret_message, REPLICA_E_UNAVAILABLE,
-            "no node answers at %s: nobody listens on that socket (waited %d s); start one by `remora node`",
-            path, wait_ms / 1000);
-    case EAGAIN:
         return say(ret_message, REPLICA_E_UNAVAILABLE,
-                   "the node at %s does not accept connections (waited %d s)", path, wait_ms / 1000);
+                   "no node answers at %s: nobody listens on that socket%s; start one by `remora node`", path,
+                   waited);
+    case ENOTSOCK:
+        return say(ret_message, REPLICA_E_INVALID,
+                   "%s is no socket; name the node's by --socket or REMORA_SOCKET", path);
+    case EAGAIN:
+        return say(ret_message, REPLICA_E_UNAVAILABLE, "the node at %s does not accept connections%s", path,
+                   waited);
     case EACCES:
     case EPERM:
         return say(ret_message, REPLICA_E_DENIED,
@@ -127,8 +143,7 @@ int remora_connect(const char *path, int wait_ms, struct remora **ret_remora, ch
         free(remora);
         return say(ret_message, REPLICA_E_NOMEM, "out of memory");
     }
-    remora->timeout_ms = CLIENT_TIMEOUT_MS;
-    remora->grace_ms = CLIENT_GRACE_MS;
+    remora_set_timeout(remora, CLIENT_TIMEOUT_MS);
     replica_buffer_init(&remora->input);
     frame_init(&remora->frame);
     code = connect_within(path, wait_ms, &remora->fd, ret_message);
@@ -212,7 +227,11 @@ const char *remora_error_symbol(const struct remora *remora)
 
 void remora_set_timeout(struct remora *remora, uint32_t timeout_ms)
 {
+    uint32_t grace_ms = timeout_ms / 10;
     remora->timeout_ms = timeout_ms;
+    remora->grace_ms = grace_ms < CLIENT_GRACE_MS_MIN   ? CLIENT_GRACE_MS_MIN
+                       : grace_ms > CLIENT_GRACE_MS_MAX ? CLIENT_GRACE_MS_MAX
+                                                        : grace_ms;
 }
 
 void remora_on_progress(struct remora *remora, int (*progress)(void *context, uint64_t bytes, uint64_t total),

@@ -18,8 +18,10 @@
 #define CLIENT_DATA_MAX   (1u << 20) /* bytes that travel in a message */
 #define CLIENT_LIST_MAX   1000       /* entries of one listing, as the API says */
 #define CLIENT_TIMEOUT_MS 30000      /* without progress, unless told otherwise */
-/* The node gives up by itself after the same time, and can say more about why: it is let go first. */
-#define CLIENT_GRACE_MS 5000
+/* The node gives up by itself after the same time, and can say more about why: it is let go first, by a tenth of
+ * that time within these bounds. */
+#define CLIENT_GRACE_MS_MIN 500
+#define CLIENT_GRACE_MS_MAX 5000
 
 struct remora {
     int fd; /* -1: lost, every call fails */

@@ -59,6 +59,17 @@ static bool is_cancelled(const struct exchange *exchange)
            remora->progress(remora->context, exchange->bytes, exchange->total) != 0;
 }
 
+/* The node itself gives up a little earlier, with a reason: one that does not even do that hangs, or is stopped. */
+static int timed_out(struct exchange *exchange)
+{
+    bool moved = exchange->bytes > 0 || exchange->steps > 0;
+    return client_fail(exchange->remora, REPLICA_E_UNAVAILABLE,
+                       "%s: the node at %s %s for %.3g s; see its log, or give it more time",
+                       exchange->method, exchange->remora->path,
+                       moved ? "made no progress" : "did not answer",
+                       (double)exchange->remora->timeout_ms / 1000);
+}
+
 /* Waits until the socket is ready for one of events. Errors: UNAVAILABLE, CANCELLED. */
 static int wait_for(struct exchange *exchange, short events)
 {
@@ -67,9 +78,7 @@ static int wait_for(struct exchange *exchange, short events)
         int64_t left_ms = exchange->deadline_ms == INT64_MAX ? -1 : exchange->deadline_ms - now_ms();
         int n;
         if (exchange->deadline_ms != INT64_MAX && left_ms <= 0)
-            return client_fail(exchange->remora, REPLICA_E_UNAVAILABLE,
-                               "%s: the node at %s made no progress for %u s", exchange->method,
-                               exchange->remora->path, exchange->remora->timeout_ms / 1000);
+            return timed_out(exchange);
         n = poll(&item, 1, left_ms > 3600000 ? 3600000 : (int)left_ms);
         if (n > 0)
             return 0;

@@ -17,10 +17,12 @@ int remora_volume_create(struct remora *remora, const char *name, int version, u
 {
     struct replica_buffer params;
     replica_buffer_init(&params);
-    replica_pack_map(&params, version != 0 ? 3 : 2);
+    replica_pack_map(&params, version != 0 ? 4 : 3);
     client_pack_path(&params, "name", name);
     client_pack_key(&params, "if_missing");
     replica_pack_bool(&params, flags & REMORA_IF_MISSING);
+    client_pack_key(&params, "timeout_ms");
+    replica_pack_uint(&params, remora->timeout_ms);
     if (version != 0) {
         client_pack_key(&params, "version");
         replica_pack_int(&params, version);

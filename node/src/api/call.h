@@ -48,7 +48,7 @@ struct api_call {
     struct replica_pack_reader params; /* at the map */
     uid_t uid;                         /* of the caller */
     gid_t gid;
-    uint32_t timeout_ms; /* what its params say of it; 0: nothing */
+    uint32_t timeout_ms;  /* what its params say of it; 0: nothing */
     int fds[API_FDS_MAX]; /* the call's, closed with it */
     size_t fds_n;
     void *state; /* of the method */

@@ -19,7 +19,8 @@ static void fail_refresh(struct api_call *call, int code)
 {
     if (code == REPLICA_E_UNAVAILABLE)
         api_fail(call, code,
-                 "no majority of the volume's voters answered in time; `local` (--local) asks for what this node knows");
+                 "no majority of the volume's voters answered in time; `local` (--local) asks for what this "
+                 "node knows");
     else
         api_fail(call, code != 0 ? code : REPLICA_E_UNAVAILABLE, NULL);
 }

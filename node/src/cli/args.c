@@ -149,8 +149,8 @@ static int parse_value(struct parser *parser, struct cli_given *given)
         break;
     }
     if (code != 0)
-        snprintf(parser->message, CLI_MESSAGE_MAX, "--%s takes %s, not \"%.200s\"", given->option->name, takes,
-                 given->text);
+        snprintf(parser->message, CLI_MESSAGE_MAX, "--%s takes %s, not \"%.200s\"", given->option->name,
+                 takes, given->text);
     return code;
 }
 

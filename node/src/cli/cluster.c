@@ -241,7 +241,8 @@ static int connect_once(struct wait *wait)
         return 0;
     error = remora_connect(cli_text(wait->cli, "socket"), 0, &wait->cli->remora, &message);
     if (error != 0)
-        snprintf(wait->lacks, sizeof wait->lacks, "%s", message != NULL ? message : replica_error_text(error));
+        snprintf(wait->lacks, sizeof wait->lacks, "%s",
+                 message != NULL ? message : replica_error_text(error));
     else
         cli_prepare(wait->cli);
     free(message);
@@ -280,8 +281,8 @@ static int wait_for(struct wait *wait, int (*step)(struct wait *wait))
         if (!may_pass(error))
             return cli_fail(cli_exit_of(error), "%s", wait->lacks);
         if (left_ms <= 0)
-            return cli_fail(CLI_UNAVAILABLE, "not ready after %.3g s: %s", (double)wait->cli->timeout_ms / 1000,
-                            wait->lacks);
+            return cli_fail(CLI_UNAVAILABLE, "not ready after %.3g s: %s",
+                            (double)wait->cli->timeout_ms / 1000, wait->lacks);
         poll(NULL, 0, left_ms < POLL_MS ? (int)left_ms : POLL_MS);
     }
 }

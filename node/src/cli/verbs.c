@@ -161,7 +161,8 @@ const struct cli_verb CLI_VERBS[] = {
     {"hold", "VOL", "keep background commits of a view out while a set of files is prepared", NULL, HOLD, 1,
      1, cli_verb_hold},
     {"log", "VOL", "list the commits, newest first",
-     "Without a majority of the voters it fails, because newer commits may be missing; --local lists what this "
+     "Without a majority of the voters it fails, because newer commits may be missing; --local lists what "
+     "this "
      "node knows, commits\n"
      "that it is still trying (pending) among them.",
      LOG, 1, 1, cli_verb_log},

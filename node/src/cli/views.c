@@ -198,7 +198,8 @@ static void print_page(struct listing *listing, const struct cli_result *result)
 }
 
 /* The params that both listings begin with. */
-static void begin_history(const struct cli *cli, struct replica_buffer *params, const char *volume, size_t more)
+static void begin_history(const struct cli *cli, struct replica_buffer *params, const char *volume,
+                          size_t more)
 {
     replica_buffer_init(params);
     replica_pack_map(params, 3 + more);

@@ -79,10 +79,11 @@ static int explain(int error, const char *path, int wait_ms, char **ret_message)
     describe_wait(wait_ms, waited, sizeof waited);
     switch (error) {
     case ENOENT:
-        return say(ret_message, REPLICA_E_UNAVAILABLE,
-                   "no node answers at %s: there is no such socket%s; start one by `remora node`, or name its "
-                   "socket by --socket or REMORA_SOCKET",
-                   path, waited);
+        return say(
+            ret_message, REPLICA_E_UNAVAILABLE,
+            "no node answers at %s: there is no such socket%s; start one by `remora node`, or name its "
+            "socket by --socket or REMORA_SOCKET",
+            path, waited);
     case ECONNREFUSED:
         return say(ret_message, REPLICA_E_UNAVAILABLE,
                    "no node answers at %s: nobody listens on that socket%s; start one by `remora node`", path,

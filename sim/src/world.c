@@ -235,6 +235,34 @@ void world_pause(struct world *world, size_t node, uint64_t ms)
     world->nodes[node].paused_until_ms = world->now_ms + ms;
 }
 
+void world_set_principal(struct world *world, size_t node, const struct gossip_principal *principal)
+{
+    world->nodes[node].principal = *principal;
+    world->nodes[node].principal.store = world->nodes[node].store;
+}
+
+size_t world_say(struct world *world, size_t node, const struct gossip_principal *from, enum gossip_room room,
+                 uint8_t type, const struct replica_buffer *payload, struct world_heard *ret_first)
+{
+    struct gossip_peer_event event = {
+        .kind = GOSSIP_PEER_EVENT_MESSAGE,
+        .room = room,
+        .message = {.from = from, .type = type, .payload = payload->data, .size = payload->size}};
+    size_t n = 0;
+    if (world->nodes[node].peer == NULL)
+        return 0;
+    shell_step(world, node, &event);
+    for (size_t i = 0; i < world->update.sends_n; i++) {
+        const struct gossip_send *send = &world->update.sends[i];
+        if (!replica_id_equal(&send->to, &from->store) || n++ > 0)
+            continue;
+        ret_first->type = send->type;
+        replica_buffer_clear(&ret_first->payload);
+        replica_buffer_append(&ret_first->payload, world->update.bytes.data + send->offset, send->size);
+    }
+    return n;
+}
+
 void world_set_clock(struct world *world, size_t node, int64_t offset_ms)
 {
     world->nodes[node].clock_offset_ms = offset_ms;

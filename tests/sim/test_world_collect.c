@@ -123,7 +123,7 @@ static void the_pinned_are_kept(void **state)
     world_run_for(world, 5 * PASS_MS);
     for (size_t voter = 1; voter < 3; voter++) {
         assert_true(has(world, voter, &content));
-        assert_int_equal(replica_map_refers(world_peer(world, voter)->map, &content, &named), 0);
+        assert_int_equal(replica_map_refers(world_peer(world, voter)->map, NULL, &content, &named), 0);
         assert_false(named); /* by nothing but the pin */
     }
     world_set_filter(world, NULL, NULL);
@@ -234,7 +234,7 @@ static void offers_are_forgotten_in_time(void **state)
     wait_for(world, 1, &content);
     world_run_for(world, OFFER_MS - 40000);
     assert_true(has(world, 1, &content));
-    assert_true(quorum_offer_refers(&world_peer(world, 1)->quorum, &never));
+    assert_true(quorum_offer_refers(&world_peer(world, 1)->quorum, NULL, &never));
     world_run_for(world, 60000);
     assert_int_equal(world_peer(world, 1)->quorum.offers_n, 0);
     world_run_for(world, 3 * PASS_MS);

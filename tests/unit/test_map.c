@@ -418,13 +418,19 @@ static void references_are_found_by_content(void **state)
     struct fixture *fixture = *state;
     struct replica_entry file = support_content_file(0x42, 1000);
     struct replica_content_id other = file.blob.content;
+    struct replica_id stranger = support_id(9, 8);
     bool refers;
     put(fixture, 1, 1, "f", file);
     delete (fixture, 2, 2, "f", false);
     other.length++;
-    assert_int_equal(replica_map_refers(fixture->kv, &file.blob.content, &refers), 0);
+    assert_int_equal(replica_map_refers(fixture->kv, NULL, &file.blob.content, &refers), 0);
     assert_true(refers); /* history counts */
-    assert_int_equal(replica_map_refers(fixture->kv, &other, &refers), 0);
+    assert_int_equal(
+        replica_map_refers(fixture->kv, &fixture->map.volume, &file.blob.content, &refers), 0);
+    assert_true(refers);
+    assert_int_equal(replica_map_refers(fixture->kv, &stranger, &file.blob.content, &refers), 0);
+    assert_false(refers);
+    assert_int_equal(replica_map_refers(fixture->kv, NULL, &other, &refers), 0);
     assert_false(refers);
 }
 

@@ -640,6 +640,7 @@ static void drafts_become_contents(void **state)
     struct replica_entry content = support_content_file(3, 5000);
     struct replica_blob inline_blob = {
         .kind = REPLICA_BLOB_INLINE, .data = (const uint8_t *)"abc", .size = 3};
+    struct replica_id volume = support_id(9, 9), stranger = support_id(9, 8);
     uint64_t number;
     bool refers;
     assert_int_equal(done(fixture, replica_view_put(view, support_path("f"), &draft, &fixture->log)), 0);
@@ -657,20 +658,24 @@ static void drafts_become_contents(void **state)
     assert_int_equal(replica_view_next_draft(view, 17, &number), 0);
     assert_int_equal(number, 20);
     assert_int_equal(replica_view_next_draft(view, 20, &number), REPLICA_E_NOTFOUND); /* 30 is not frozen */
-    assert_int_equal(replica_views_refer(fixture->views, &content.blob.content, &refers), 0);
+    assert_int_equal(replica_views_refer(fixture->views, NULL, &content.blob.content, &refers), 0);
     assert_false(refers);
     assert_int_equal(done(fixture, replica_view_settle(view, 17, &content.blob, 5000, &fixture->log)), 0);
     assert_int_equal(done(fixture, replica_view_settle(view, 20, &inline_blob, 3, &fixture->log)), 0);
     assert_int_equal(replica_view_next_draft(view, 0, &number), REPLICA_E_NOTFOUND);
     assert_string_equal(shown(view, "g"), "abc*1");
     assert_string_equal(shown(view, "h"), "draft 30");
-    assert_int_equal(replica_views_refer(fixture->views, &content.blob.content, &refers), 0);
+    assert_int_equal(replica_views_refer(fixture->views, NULL, &content.blob.content, &refers), 0);
     assert_true(refers);
+    assert_int_equal(replica_views_refer(fixture->views, &volume, &content.blob.content, &refers), 0);
+    assert_true(refers);
+    assert_int_equal(replica_views_refer(fixture->views, &stranger, &content.blob.content, &refers), 0);
+    assert_false(refers);
     publish(fixture, view);
     assert_int_equal(remove_at(fixture, view, "h"), 0);
     commit(fixture, view);
     reload(fixture, view);
-    assert_int_equal(replica_views_refer(fixture->views, &content.blob.content, &refers), 0);
+    assert_int_equal(replica_views_refer(fixture->views, NULL, &content.blob.content, &refers), 0);
     assert_false(refers);
     assert_int_equal(overlay_records(fixture), 0);
 }

@@ -262,9 +262,15 @@ static void proposals_wait_for_their_outcome(void **state)
     assert_int_equal(replica_volume_proposal(world->volume, NULL, &commit, &read), 0);
     assert_int_equal(read.size, proposal.size);
     assert_int_equal(replica_volume_proposal(world->volume, NULL, &unknown, &read), REPLICA_E_NOTFOUND);
-    assert_int_equal(replica_volume_pins(world->log_kv, &content, &pinned), 0);
+    assert_int_equal(replica_volume_pins(world->log_kv, NULL, &content, &pinned), 0);
     assert_true(pinned);
-    assert_int_equal(replica_volume_pins(world->log_kv, &other, &pinned), 0);
+    assert_int_equal(replica_volume_pins(world->log_kv, &replica_volume_state(world->volume)->id, &content,
+                                         &pinned),
+                     0);
+    assert_true(pinned);
+    assert_int_equal(replica_volume_pins(world->log_kv, &commit, &content, &pinned), 0); /* no such volume */
+    assert_false(pinned);
+    assert_int_equal(replica_volume_pins(world->log_kv, NULL, &other, &pinned), 0);
     assert_false(pinned);
     replica_buffer_close(&proposal);
     replica_buffer_close(&different);
@@ -330,7 +336,7 @@ static void minting_holding_and_the_end_of_a_proposal(void **state)
     commit_all(world);
     apply_all(world);
     assert_int_equal(replica_volume_proposal(world->volume, NULL, &commit, &record), REPLICA_E_NOTFOUND);
-    assert_int_equal(replica_volume_pins(world->log_kv, &content, &pinned), 0);
+    assert_int_equal(replica_volume_pins(world->log_kv, NULL, &content, &pinned), 0);
     assert_true(pinned); /* its op list does not name it: the pin is not of a known content */
     load(world);
     assert_true(replica_vector_get(&replica_volume_state(world->volume)->held, &actor) == 1);

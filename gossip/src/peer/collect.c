@@ -16,15 +16,16 @@
 #define COLLECT_STEP_MS   20    /* between looks inside a pass */
 #define COLLECT_PER_STEP  50    /* contents in one look; each costs a few reads */
 
-int peer_refers(struct gossip_peer *peer, const struct replica_content_id *content, bool *ret_refers)
+int peer_refers(struct gossip_peer *peer, const struct replica_id *volume,
+                const struct replica_content_id *content, bool *ret_refers)
 {
-    int rv = replica_map_refers(peer->map, content, ret_refers);
+    int rv = replica_map_refers(peer->map, volume, content, ret_refers);
     if (rv == 0 && !*ret_refers)
-        rv = replica_views_refer(peer->views, content, ret_refers);
+        rv = replica_views_refer(peer->views, volume, content, ret_refers);
     if (rv == 0 && !*ret_refers)
-        rv = replica_volume_pins(peer->log, content, ret_refers);
+        rv = replica_volume_pins(peer->log, volume, content, ret_refers);
     if (rv == 0 && !*ret_refers)
-        *ret_refers = gossip_quorum_refers(&peer->quorum, content);
+        *ret_refers = gossip_quorum_refers(&peer->quorum, volume, content);
     return rv;
 }
 
@@ -55,7 +56,7 @@ static int look_at(struct gossip_peer *peer, const struct replica_content_id *co
 {
     struct peer_collect *collect = &peer->collect;
     bool refers;
-    int rv = peer_refers(peer, content, &refers);
+    int rv = peer_refers(peer, NULL, content, &refers);
     if (rv != 0 || refers || gossip_swarm_is_fetching(peer->swarm, content))
         return rv;
     if (was_unnamed(collect, content)) {

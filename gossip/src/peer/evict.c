@@ -56,15 +56,15 @@ static int may_evict(struct gossip_peer *peer, const struct replica_content_id *
     bool refers = false;
     int rv;
     *ret_may = false;
-    if (is_recent(&peer->evict, content) || gossip_quorum_refers(&peer->quorum, content) ||
+    if (is_recent(&peer->evict, content) || gossip_quorum_refers(&peer->quorum, NULL, content) ||
         gossip_swarm_is_fetching(peer->swarm, content))
         return 0;
-    rv = replica_map_refers(peer->map, content, &refers);
+    rv = replica_map_refers(peer->map, NULL, content, &refers);
     if (rv != 0 || !refers) /* what nothing names is collection's */
         return rv;
-    rv = replica_views_refer(peer->views, content, &refers);
+    rv = replica_views_refer(peer->views, NULL, content, &refers);
     if (rv == 0 && !refers)
-        rv = replica_volume_pins(peer->log, content, &refers);
+        rv = replica_volume_pins(peer->log, NULL, content, &refers);
     if (rv != 0 || refers)
         return rv;
     rv = replica_map_each_volume(peer->map, content, is_kept_for, peer);

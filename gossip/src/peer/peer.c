@@ -46,7 +46,8 @@ static bool belongs(void *context, const struct replica_id *volume, const struct
 {
     struct gossip_peer *peer = context;
     bool refers = false;
-    return attached_find(&peer->table, volume) != NULL && peer_refers(peer, content, &refers) == 0 && refers;
+    return attached_find(&peer->table, volume) != NULL && peer_refers(peer, volume, content, &refers) == 0 &&
+           refers;
 }
 
 /* Making and unmaking */
@@ -267,6 +268,8 @@ static int deliver_all(struct gossip_peer *peer, const struct gossip_peer_event 
 static int message(struct gossip_peer *peer, const struct gossip_peer_event *event,
                    struct gossip_update *update)
 {
+    if (event->message.from->role != GOSSIP_ROLE_VOTER && event->message.from->role != GOSSIP_ROLE_CACHE)
+        return REPLICA_E_DENIED; /* a client is no member, and nobody answers it */
     switch (event->room) {
     case GOSSIP_ROOM_MEMBER:
         return to_member(peer, GOSSIP_MEMBER_EVENT_MESSAGE, event, update);

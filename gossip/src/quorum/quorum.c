@@ -74,13 +74,15 @@ void quorum_answer_code(struct gossip_update *update, uint64_t token, int code, 
     replica_buffer_close(&payload);
 }
 
-bool gossip_quorum_refers(const struct gossip_quorum *quorum, const struct replica_content_id *content)
+bool gossip_quorum_refers(const struct gossip_quorum *quorum, const struct replica_id *volume,
+                          const struct replica_content_id *content)
 {
     for (size_t i = 0; i < quorum->commits_n; i++)
         if (quorum->commits[i]->ops_content.length > 0 &&
+            (volume == NULL || replica_id_equal(&quorum->commits[i]->volume, volume)) &&
             replica_content_id_equal(&quorum->commits[i]->ops_content, content))
             return true;
-    return quorum_offer_refers(quorum, content);
+    return quorum_offer_refers(quorum, volume, content);
 }
 
 bool gossip_quorum_is_settling(const struct gossip_quorum *quorum)
@@ -91,9 +93,18 @@ bool gossip_quorum_is_settling(const struct gossip_quorum *quorum)
     return false;
 }
 
+/* Messages that count only from a volume's voters, whose credential must allow that still. */
+static bool says_what_voters_say(uint8_t type)
+{
+    return type == QUORUM_PREPARED || type == QUORUM_OUTCOME || type == QUORUM_REPLICATE ||
+           type == QUORUM_HELD;
+}
+
 static int route_message(struct gossip_quorum *quorum, const struct gossip_quorum_event *event,
                          struct gossip_update *update)
 {
+    if (says_what_voters_say(event->message.type) && event->message.from->role != GOSSIP_ROLE_VOTER)
+        return REPLICA_E_DENIED;
     switch (event->message.type) {
     case QUORUM_PREPARE:
     case QUORUM_MINT:

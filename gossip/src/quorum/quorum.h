@@ -141,8 +141,9 @@ int gossip_quorum_step(struct gossip_quorum *quorum, const struct gossip_quorum_
 
 /* Whether some commit is turning drafts into contents, which nothing names in between. */
 bool gossip_quorum_is_settling(const struct gossip_quorum *quorum);
-/* Whether a commit in flight needs content that nothing else names yet. */
-bool gossip_quorum_refers(const struct gossip_quorum *quorum, const struct replica_content_id *content);
+/* Whether a commit in flight of that volume (NULL: of any), or an offer, needs content that nothing else names yet. */
+bool gossip_quorum_refers(const struct gossip_quorum *quorum, const struct replica_id *volume,
+                          const struct replica_content_id *content);
 
 /* Between the parts. */
 const struct gossip_volume *quorum_volume(const struct gossip_quorum *quorum,
@@ -176,7 +177,8 @@ int quorum_offer_receive(struct gossip_quorum *quorum, const struct gossip_quoru
                          struct gossip_update *update);
 void quorum_offer_event(struct gossip_quorum *quorum, const struct gossip_quorum_event *event,
                         struct gossip_update *update);
-bool quorum_offer_refers(const struct gossip_quorum *quorum, const struct replica_content_id *content);
+bool quorum_offer_refers(const struct gossip_quorum *quorum, const struct replica_id *volume,
+                         const struct replica_content_id *content);
 
 /* A voter said what it holds: notes it, and raises committed where a majority of equal (epoch, phase) agrees. */
 int quorum_note_held(struct gossip_quorum *quorum, struct attached *attached, const struct replica_id *store,

@@ -33,10 +33,12 @@ void quorum_offer_send(struct gossip_quorum *quorum, const struct replica_id *vo
     }
 }
 
-static bool is_offered(const struct gossip_quorum *quorum, const struct replica_content_id *content)
+bool quorum_offer_refers(const struct gossip_quorum *quorum, const struct replica_id *volume,
+                         const struct replica_content_id *content)
 {
     for (size_t i = 0; i < quorum->offers_n; i++)
-        if (replica_content_id_equal(&quorum->offers[i].content, content))
+        if ((volume == NULL || replica_id_equal(&quorum->offers[i].volume, volume)) &&
+            replica_content_id_equal(&quorum->offers[i].content, content))
             return true;
     return false;
 }
@@ -60,7 +62,7 @@ int quorum_offer_receive(struct gossip_quorum *quorum, const struct gossip_quoru
             return REPLICA_E_MALFORMED;
         if (quorum->offers_n == OFFERS_MAX)
             return 0; /* prepare will ask for the rest */
-        if (content.length == 0 || is_offered(quorum, &content) ||
+        if (content.length == 0 || quorum_offer_refers(quorum, &volume->id, &content) ||
             replica_contents_state(quorum->table->contents, &content) >= REPLICA_CONTENTS_FILLED)
             continue;
         quorum->offers[quorum->offers_n++] = (struct offer){.content = content,
@@ -86,9 +88,4 @@ void quorum_offer_event(struct gossip_quorum *quorum, const struct gossip_quorum
             gossip_update_note(update, GOSSIP_NOTE_UNWANT, &offer->volume, NULL, &offer->content);
         *offer = quorum->offers[--quorum->offers_n];
     }
-}
-
-bool quorum_offer_refers(const struct gossip_quorum *quorum, const struct replica_content_id *content)
-{
-    return is_offered(quorum, content);
 }

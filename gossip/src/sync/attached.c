@@ -147,6 +147,36 @@ int attached_load(struct attached_table *table)
     return rv;
 }
 
+static size_t reader_at(const struct attached *attached, const struct replica_id *store)
+{
+    size_t at = 0;
+    while (at < attached->readers_n && !replica_id_equal(&attached->readers[at], store))
+        at++;
+    return at;
+}
+
+bool attached_is_reader(const struct attached *attached, const struct replica_id *store)
+{
+    return reader_at(attached, store) < attached->readers_n;
+}
+
+void attached_reader(struct attached *attached, const struct replica_id *store, bool may_read)
+{
+    size_t at = reader_at(attached, store);
+    if (may_read == (at < attached->readers_n))
+        return;
+    if (!may_read) {
+        attached->readers[at] = attached->readers[--attached->readers_n];
+        return;
+    }
+    if (attached->readers_n == READERS_MAX) {
+        attached->readers[attached->readers_next] = *store;
+        attached->readers_next = (attached->readers_next + 1) % READERS_MAX;
+        return;
+    }
+    attached->readers[attached->readers_n++] = *store;
+}
+
 void attached_mark(struct attached *attached, uint64_t batch)
 {
     const struct replica_volume_state *state = replica_volume_state(attached->volume);

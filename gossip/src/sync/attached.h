@@ -7,6 +7,7 @@
 #include "replica/volume.h"
 
 #define ATTACHED_MAX GOSSIP_VOLUMES_MAX /* volumes one node replicates; each holds some KB */
+#define READERS_MAX  64 /* nodes remembered that read a volume; beyond, the one remembered first makes room */
 #define MARKS_MAX    64 /* unsynced batches remembered one by one; beyond, the newest two merge */
 
 /* What becomes true once a batch is synced. */
@@ -38,6 +39,8 @@ struct attached {
     uint64_t
         loaded_seq; /* what had a place when this life began: until it is applied again, the map names too little */
     /* sync */
+    struct replica_id readers[READERS_MAX]; /* asked about this volume, and may read it: whom it is spoken of to */
+    size_t readers_n, readers_next;
     struct replica_vector target; /* to be pulled */
     struct replica_id source;     /* asked in the pull in course; zero: none */
     uint64_t pull_deadline_ms;
@@ -69,6 +72,10 @@ int attached_open(struct attached_table *table, const struct replica_id *volume,
                   struct attached **ret_attached);
 /* Attaches what an earlier life had. */
 int attached_load(struct attached_table *table);
+
+/* Notes that store asked about the volume, and whether its credential may read it. */
+void attached_reader(struct attached *attached, const struct replica_id *store, bool may_read);
+bool attached_is_reader(const struct attached *attached, const struct replica_id *store);
 
 /* The volume's held vector or order changed in the step that will be batch `batch`. */
 void attached_mark(struct attached *attached, uint64_t batch);

@@ -108,9 +108,10 @@ int image_receive_offer(struct gossip_sync *sync, struct attached *attached,
     const struct replica_id *from = &event->message.from->store;
     if (replica_image_read(reader, &offered) != 0)
         return REPLICA_E_MALFORMED;
+    if (!gossip_sync_from_voter(sync->control, &attached->id, event->message.from))
+        return REPLICA_E_DENIED; /* a state names no signers: only a voter's word stands for it */
     if (!replica_id_equal(&attached->source, from) || image_is_coming(attached) ||
-        !replica_image_is_wanted(attached->volume) ||
-        !gossip_sync_is_voter(sync->control, &attached->id, from))
+        !replica_image_is_wanted(attached->volume))
         return 0;
     attached->image = calloc(1, sizeof *attached->image);
     if (attached->image == NULL)
@@ -197,6 +198,8 @@ int image_receive_part(struct gossip_sync *sync, struct attached *attached,
         apply_seq != image->image.apply_seq || position_n != image->position_n ||
         (position_n > 0 && memcmp(position, image->position, position_n) != 0))
         return 0; /* late, or a duplicate */
+    if (!gossip_sync_from_voter(sync->control, &attached->id, event->message.from))
+        return REPLICA_E_DENIED; /* its credential is another by now */
     rv = replica_image_take(attached->volume, reader->data + reader->offset, reader->size - reader->offset,
                             &update->log, &update->map, &image->progress, &update->reads, &next, &next_n);
     if (rv == REPLICA_E_MALFORMED || (rv == 0 && next_n > sizeof image->position)) {

@@ -19,6 +19,7 @@ enum { MESSAGE_DIGEST = 1, MESSAGE_PULL = 2, MESSAGE_DELTAS = 3, MESSAGE_PUSH = 
 #define DELTAS_MAX         256          /* records in one answer, to bound a step */
 #define CHECKPOINT_DELTAS  1000         /* applied since the last checkpoint: what a restart applies again */
 #define ORDER_MAX          200          /* places given in one step */
+#define FIELDS_MAX         16           /* of a message of a newer version */
 
 void gossip_sync_options_default(struct gossip_sync_options *options)
 {
@@ -50,11 +51,27 @@ bool gossip_sync_is_voter(const struct gossip_control *control, const struct rep
     return false;
 }
 
+bool gossip_sync_from_voter(const struct gossip_control *control, const struct replica_id *volume,
+                            const struct gossip_principal *principal)
+{
+    return principal->role == GOSSIP_ROLE_VOTER && gossip_sync_is_voter(control, volume, &principal->store);
+}
+
 static bool may_read(const struct gossip_sync *sync, const struct replica_id *volume,
                      const struct gossip_principal *principal)
 {
     const struct gossip_volume *entry = gossip_control_volume(sync->control, volume);
     return entry != NULL && gossip_principal_may(principal, entry->name, false);
+}
+
+/* Of messages: steps over the fields that a newer version appended. Nothing is applied before the whole message was read. */
+static int finish_fields(struct replica_pack_reader *reader, size_t n, size_t known)
+{
+    if (reader->failed || n < known)
+        return REPLICA_E_MALFORMED;
+    for (size_t i = known; i < n; i++)
+        replica_pack_skip(reader);
+    return replica_pack_reader_finish(reader);
 }
 
 /* What this node lacks of a volume that it knows to exist: its target, and for a voter whatever is stored elsewhere. */
@@ -81,26 +98,21 @@ static void send_pull(struct gossip_sync *sync, struct attached *attached, const
     gossip_update_wake(update, attached->pull_deadline_ms);
 }
 
-/* A voter that seems alive, at random; else any voter; else anybody. */
+/* A voter that seems alive, at random; else any voter. */
 static bool pick_source(struct gossip_sync *sync, const struct attached *attached,
                         struct replica_id *ret_store)
 {
     const struct gossip_volume *entry = gossip_control_volume(sync->control, &attached->id);
-    const struct gossip_member_record *other;
     struct replica_id candidates[GOSSIP_VOTERS_MAX];
     size_t n = 0;
-    for (size_t i = 0; entry != NULL && i < entry->configuration.voters_n; i++)
-        if (!replica_id_equal(&entry->configuration.voters[i], &sync->self) &&
-            gossip_member_is_alive(sync->member, &entry->configuration.voters[i]))
-            candidates[n++] = entry->configuration.voters[i];
-    if (n > 0) {
+    for (int alive = 1; entry != NULL && alive >= 0 && n == 0; alive--)
+        for (size_t i = 0; i < entry->configuration.voters_n; i++)
+            if (!replica_id_equal(&entry->configuration.voters[i], &sync->self) &&
+                (alive == 0 || gossip_member_is_alive(sync->member, &entry->configuration.voters[i])))
+                candidates[n++] = entry->configuration.voters[i];
+    if (n > 0)
         *ret_store = candidates[gossip_random_below(&sync->random, n)];
-        return true;
-    }
-    other = gossip_member_pick(sync->member, &sync->random);
-    if (other != NULL)
-        *ret_store = other->store;
-    return other != NULL;
+    return n > 0;
 }
 
 static void continue_pull(struct gossip_sync *sync, struct attached *attached, const struct replica_id *hint,
@@ -170,21 +182,24 @@ static int serve_pull(struct gossip_sync *sync, const struct gossip_sync_event *
     size_t n, count = 0;
     int rv = 0;
     replica_pack_reader_init(&reader, event->message.payload, event->message.size);
-    replica_pack_read_array(&reader, 16, &n);
+    replica_pack_read_array(&reader, FIELDS_MAX, &n);
     replica_pack_read_id(&reader, &volume);
     replica_vector_read(&reader, &have);
     replica_pack_read_bool(&reader, &uncommitted);
-    if (reader.failed || n < 3)
+    if (finish_fields(&reader, n, 3) != 0)
         return REPLICA_E_MALFORMED;
     attached = attached_find(sync->table, &volume);
-    if (attached == NULL || !may_read(sync, &volume, event->message.from))
+    if (attached == NULL)
         return 0;
+    attached_reader(attached, &event->message.from->store, may_read(sync, &volume, event->message.from));
+    if (!may_read(sync, &volume, event->message.from))
+        return REPLICA_E_DENIED;
     if (!uncommitted && gossip_sync_is_voter(sync->control, &volume, &sync->self) &&
         image_should_offer(attached, &have)) {
         image_offer(attached, &event->message.from->store, update);
         return 0;
     }
-    uncommitted = uncommitted && gossip_sync_is_voter(sync->control, &volume, &event->message.from->store);
+    uncommitted = uncommitted && gossip_sync_from_voter(sync->control, &volume, event->message.from);
     state = replica_volume_state(attached->volume);
     replica_buffer_init(&records);
     replica_buffer_init(&payload);
@@ -252,52 +267,85 @@ static void pull_answered(struct gossip_sync *sync, struct attached *attached, b
         send_pull(sync, attached, &event->message.from->store, event->time, update);
 }
 
-/* Caches take deltas from anybody, but only what a voter calls committed; voters take uncommitted ones from voters only. */
+struct deltas {
+    struct replica_id volume;
+    struct replica_vector committed;
+    bool more;
+    size_t count;
+};
+
+/* Reads through all of it. ret_records: the reader at its first record. */
+static int read_deltas(const struct gossip_message *message, struct deltas *ret_deltas,
+                       struct replica_pack_reader *ret_records)
+{
+    struct replica_pack_reader reader;
+    size_t n;
+    replica_pack_reader_init(&reader, message->payload, message->size);
+    replica_pack_read_array(&reader, FIELDS_MAX, &n);
+    replica_pack_read_id(&reader, &ret_deltas->volume);
+    replica_vector_read(&reader, &ret_deltas->committed);
+    replica_pack_read_bool(&reader, &ret_deltas->more);
+    replica_pack_read_array(&reader, DELTAS_MAX, &ret_deltas->count);
+    *ret_records = reader;
+    for (size_t i = 0; i < ret_deltas->count && !reader.failed; i++) {
+        struct replica_delta delta;
+        const uint8_t *record;
+        size_t size;
+        if (replica_pack_read_bin(&reader, REPLICA_DELTA_SIZE_MAX, &record, &size) == 0 &&
+            (replica_delta_decode(record, size, &delta) != 0 || delta.dot.seq == 0 ||
+             !replica_id_equal(&delta.volume, &ret_deltas->volume)))
+            return REPLICA_E_MALFORMED;
+    }
+    return finish_fields(&reader, n, 4);
+}
+
+static int store_deltas(struct gossip_sync *sync, struct attached *attached, const struct deltas *deltas,
+                        struct replica_pack_reader *records, struct gossip_update *update)
+{
+    for (size_t i = 0; i < deltas->count; i++) {
+        const uint8_t *record;
+        size_t size;
+        int rv = replica_pack_read_bin(records, REPLICA_DELTA_SIZE_MAX, &record, &size);
+        if (rv == 0)
+            rv = gossip_sync_store(sync, attached, record, size, update);
+        if (rv != 0 && rv != REPLICA_E_EXISTS && rv != REPLICA_E_STALE)
+            return rv;
+    }
+    return 0;
+}
+
+/* From the volume's voters only: a record names no signer. */
 static int receive_deltas(struct gossip_sync *sync, const struct gossip_sync_event *event,
                           struct gossip_update *update)
 {
-    struct replica_pack_reader reader;
-    struct replica_vector committed, before;
-    const struct replica_id *hint = &event->message.from->store;
-    struct replica_id volume;
+    const struct replica_id *from = &event->message.from->store, *hint = from;
+    struct replica_pack_reader records;
+    struct replica_vector before;
     struct attached *attached;
-    bool more, rose, from_voter;
-    size_t n, count;
-    int rv = 0;
-    replica_pack_reader_init(&reader, event->message.payload, event->message.size);
-    replica_pack_read_array(&reader, 16, &n);
-    replica_pack_read_id(&reader, &volume);
-    replica_vector_read(&reader, &committed);
-    replica_pack_read_bool(&reader, &more);
-    replica_pack_read_array(&reader, DELTAS_MAX, &count);
-    if (reader.failed || n < 4)
+    struct deltas deltas;
+    bool rose;
+    int rv;
+    if (read_deltas(&event->message, &deltas, &records) != 0)
         return REPLICA_E_MALFORMED;
-    attached = attached_find(sync->table, &volume);
+    attached = attached_find(sync->table, &deltas.volume);
     if (attached == NULL)
         return 0;
-    from_voter = gossip_sync_is_voter(sync->control, &volume, &event->message.from->store);
-    if (!from_voter || image_is_coming(attached))
+    if (!gossip_sync_from_voter(sync->control, &deltas.volume, event->message.from))
+        return REPLICA_E_DENIED;
+    if (image_is_coming(attached))
         return 0;
     before = replica_volume_state(attached->volume)->stored;
-    for (size_t i = 0; i < count && rv == 0; i++) {
-        const uint8_t *record;
-        size_t size;
-        if (replica_pack_read_bin(&reader, REPLICA_DELTA_SIZE_MAX, &record, &size) != 0)
-            return REPLICA_E_MALFORMED;
-        rv = gossip_sync_store(sync, attached, record, size, update);
-        if (rv == REPLICA_E_EXISTS || rv == REPLICA_E_STALE)
-            rv = 0;
-    }
+    rv = store_deltas(sync, attached, &deltas, &records, update);
     if (rv == 0)
-        rv = replica_volume_commit(attached->volume, &committed, &update->log, &rose);
+        rv = replica_volume_commit(attached->volume, &deltas.committed, &update->log, &rose);
     if (rv != 0)
         return rv == REPLICA_E_TOOBIG ? REPLICA_E_MALFORMED : rv;
     if (rose)
-        gossip_update_note(update, GOSSIP_NOTE_COMMITTED, &volume, NULL, NULL);
-    replica_vector_join(&attached->target, &committed);
+        gossip_update_note(update, GOSSIP_NOTE_COMMITTED, &deltas.volume, NULL, NULL);
+    replica_vector_join(&attached->target, &deltas.committed);
     if (event->message.type == MESSAGE_DELTAS) {
-        if (replica_id_equal(&attached->source, &event->message.from->store))
-            pull_answered(sync, attached, more && count > 0,
+        if (replica_id_equal(&attached->source, from))
+            pull_answered(sync, attached, deltas.more && deltas.count > 0,
                           !replica_vector_equal(&before, &replica_volume_state(attached->volume)->stored),
                           event, update);
         hint = NULL; /* it gave what it had */
@@ -309,62 +357,122 @@ static int receive_deltas(struct gossip_sync *sync, const struct gossip_sync_eve
 
 /* Digests */
 
-static void send_digest(struct gossip_sync *sync, const struct replica_id *to, bool answer,
-                        struct gossip_update *update)
+/* Of a volume nothing is said but to its voters, and to those who asked about it and may read it. */
+static bool is_told(const struct gossip_sync *sync, const struct attached *attached,
+                    const struct replica_id *store)
 {
-    struct replica_buffer payload;
-    size_t n = sync->table->n < DIGEST_VOLUMES_MAX ? sync->table->n : DIGEST_VOLUMES_MAX;
-    if (n == 0)
-        return;
+    return gossip_sync_is_voter(sync->control, &attached->id, store) || attached_is_reader(attached, store);
+}
+
+static void pack_digest_volume(const struct attached *attached, struct replica_buffer *out)
+{
+    const struct replica_volume_state *state = replica_volume_state(attached->volume);
+    replica_pack_id(out, &attached->id);
+    replica_vector_pack(out, &state->committed);
+    replica_vector_pack(out, &state->stored);
+}
+
+/* Returns how many volumes after digest_turn the first one lies that found no place. */
+static size_t send_digest(struct gossip_sync *sync, const struct replica_id *to, bool answer,
+                          struct gossip_update *update)
+{
+    struct replica_buffer payload, volumes;
+    size_t n = 0, left_out = sync->table->n;
+    replica_buffer_init(&volumes);
+    for (size_t i = 0; i < sync->table->n && (n < DIGEST_VOLUMES_MAX || left_out > i); i++) {
+        const struct attached *attached = sync->table->items[(sync->digest_turn + i) % sync->table->n];
+        if (n < DIGEST_VOLUMES_MAX && is_told(sync, attached, to)) {
+            pack_digest_volume(attached, &volumes);
+            n++;
+        } else if (left_out > i)
+            left_out = i;
+    }
     replica_buffer_init(&payload);
     replica_pack_array(&payload, 2);
     replica_pack_bool(&payload, answer);
     replica_pack_array(&payload, n * 3);
-    for (size_t i = 0; i < n; i++) {
-        const struct attached *attached = sync->table->items[(sync->digest_turn + i) % sync->table->n];
-        const struct replica_volume_state *state = replica_volume_state(attached->volume);
-        replica_pack_id(&payload, &attached->id);
-        replica_vector_pack(&payload, &state->committed);
-        replica_vector_pack(&payload, &state->stored);
-    }
-    sync->digest_turn += n;
-    gossip_update_send(update, to, GOSSIP_ROOM_SYNC, MESSAGE_DIGEST, &payload, true);
+    replica_buffer_append(&payload, volumes.data, volumes.size);
+    if (volumes.failed)
+        update->failed = true;
+    else if (n > 0)
+        gossip_update_send(update, to, GOSSIP_ROOM_SYNC, MESSAGE_DIGEST, &payload, true);
+    replica_buffer_close(&volumes);
     replica_buffer_close(&payload);
+    return left_out;
 }
 
-static int read_digest_volume(struct gossip_sync *sync, const struct gossip_sync_event *event,
-                              struct replica_pack_reader *reader, bool *behind, struct gossip_update *update)
+/* The next volume's turn: one of those who are told of it and seem alive, at random. */
+static bool pick_told(struct gossip_sync *sync, const struct attached *attached, struct replica_id *ret_store)
 {
-    struct replica_vector committed, stored, wanted;
-    const struct replica_volume_state *state;
-    struct attached *attached;
+    const struct gossip_volume *entry = gossip_control_volume(sync->control, &attached->id);
+    struct replica_id told[GOSSIP_VOTERS_MAX + READERS_MAX];
+    size_t n = 0;
+    for (size_t i = 0; entry != NULL && i < entry->configuration.voters_n; i++)
+        if (!replica_id_equal(&entry->configuration.voters[i], &sync->self) &&
+            gossip_member_is_alive(sync->member, &entry->configuration.voters[i]))
+            told[n++] = entry->configuration.voters[i];
+    for (size_t i = 0; i < attached->readers_n; i++)
+        if (!gossip_sync_is_voter(sync->control, &attached->id, &attached->readers[i]) &&
+            gossip_member_is_alive(sync->member, &attached->readers[i]))
+            told[n++] = attached->readers[i];
+    if (n > 0)
+        *ret_store = told[gossip_random_below(&sync->random, n)];
+    return n > 0;
+}
+
+static void digest_some(struct gossip_sync *sync, struct gossip_update *update)
+{
+    struct replica_id to;
+    size_t n = 1;
+    if (sync->table->n == 0)
+        return;
+    sync->digest_turn %= sync->table->n;
+    if (pick_told(sync, sync->table->items[sync->digest_turn], &to))
+        n = send_digest(sync, &to, false, update);
+    sync->digest_turn += n;
+}
+
+struct digest_volume {
     struct replica_id volume;
-    bool rose, them, us;
+    struct replica_vector committed, stored;
+};
+
+static int read_digest_volume(struct replica_pack_reader *reader, struct digest_volume *ret_volume)
+{
+    replica_pack_read_id(reader, &ret_volume->volume);
+    replica_vector_read(reader, &ret_volume->committed);
+    replica_vector_read(reader, &ret_volume->stored);
+    return reader->failed ? REPLICA_E_MALFORMED : 0;
+}
+
+static int take_digest_volume(struct gossip_sync *sync, const struct gossip_sync_event *event,
+                              const struct digest_volume *theirs, bool *behind, struct gossip_update *update)
+{
+    const struct gossip_principal *from = event->message.from;
+    const struct replica_volume_state *state;
+    const struct replica_vector *wanted;
+    struct attached *attached = attached_find(sync->table, &theirs->volume);
+    bool rose, them, readable = may_read(sync, &theirs->volume, from);
     int rv;
-    replica_pack_read_id(reader, &volume);
-    replica_vector_read(reader, &committed);
-    replica_vector_read(reader, &stored);
-    if (reader->failed)
-        return REPLICA_E_MALFORMED;
-    attached = attached_find(sync->table, &volume);
     if (attached == NULL)
         return 0;
-    them = gossip_sync_is_voter(sync->control, &volume, &event->message.from->store);
-    us = gossip_sync_is_voter(sync->control, &volume, &sync->self);
+    attached_reader(attached, &from->store, readable);
+    them = gossip_sync_from_voter(sync->control, &theirs->volume, from);
     state = replica_volume_state(attached->volume);
-    if (!replica_vector_covers(&stored, them ? &state->stored : &state->committed))
+    if (readable && !replica_vector_covers(&theirs->stored, them ? &state->stored : &state->committed))
         *behind = true;
     if (!them)
         return 0; /* what only a cache says is news to nobody: voters will tell */
-    rv = replica_volume_commit(attached->volume, &committed, &update->log, &rose);
+    rv = replica_volume_commit(attached->volume, &theirs->committed, &update->log, &rose);
     if (rv != 0)
-        return rv == REPLICA_E_TOOBIG ? REPLICA_E_MALFORMED : rv;
+        return rv == REPLICA_E_TOOBIG ? 0 : rv; /* of actors that never were */
     if (rose)
-        gossip_update_note(update, GOSSIP_NOTE_COMMITTED, &volume, NULL, NULL);
-    wanted = us ? stored : committed;
-    if (lacks(attached, &wanted)) {
-        replica_vector_join(&attached->target, &wanted);
-        continue_pull(sync, attached, &event->message.from->store, event->time, update);
+        gossip_update_note(update, GOSSIP_NOTE_COMMITTED, &theirs->volume, NULL, NULL);
+    wanted = gossip_sync_is_voter(sync->control, &theirs->volume, &sync->self) ? &theirs->stored
+                                                                               : &theirs->committed;
+    if (lacks(attached, wanted)) {
+        replica_vector_join(&attached->target, wanted);
+        continue_pull(sync, attached, &from->store, event->time, update);
     }
     return 0;
 }
@@ -372,22 +480,28 @@ static int read_digest_volume(struct gossip_sync *sync, const struct gossip_sync
 static int receive_digest(struct gossip_sync *sync, const struct gossip_sync_event *event,
                           struct gossip_update *update)
 {
-    struct replica_pack_reader reader;
+    struct replica_pack_reader reader, volumes;
+    struct digest_volume theirs;
     bool answer, behind = false;
     size_t n, count;
     replica_pack_reader_init(&reader, event->message.payload, event->message.size);
-    replica_pack_read_array(&reader, 16, &n);
+    replica_pack_read_array(&reader, FIELDS_MAX, &n);
     replica_pack_read_bool(&reader, &answer);
     replica_pack_read_array(&reader, DIGEST_VOLUMES_MAX * 3, &count);
-    if (reader.failed || n < 2 || count % 3 != 0)
+    volumes = reader;
+    for (size_t i = 0; i < count && !reader.failed; i += 3)
+        (void)read_digest_volume(&reader, &theirs);
+    if (finish_fields(&reader, n, 2) != 0 || count % 3 != 0)
         return REPLICA_E_MALFORMED;
     for (size_t i = 0; i < count; i += 3) {
-        int rv = read_digest_volume(sync, event, &reader, &behind, update);
+        int rv = read_digest_volume(&volumes, &theirs);
+        if (rv == 0)
+            rv = take_digest_volume(sync, event, &theirs, &behind, update);
         if (rv != 0)
             return rv;
     }
     if (!answer && behind)
-        send_digest(sync, &event->message.from->store, true, update);
+        (void)send_digest(sync, &event->message.from->store, true, update);
     return 0;
 }
 
@@ -419,9 +533,9 @@ static int push_committed(struct gossip_sync *sync, struct attached *attached, s
         replica_pack_array(&payload, count);
         replica_buffer_append(&payload, records.data, records.size);
         for (uint32_t i = 0; i < sync->options.fanout; i++) {
-            const struct gossip_member_record *to = gossip_member_pick(sync->member, &sync->random);
-            if (to != NULL)
-                gossip_update_send(update, &to->store, GOSSIP_ROOM_SYNC, MESSAGE_PUSH, &payload, true);
+            struct replica_id to;
+            if (pick_told(sync, attached, &to))
+                gossip_update_send(update, &to, GOSSIP_ROOM_SYNC, MESSAGE_PUSH, &payload, true);
         }
     }
     replica_buffer_close(&records);
@@ -511,9 +625,7 @@ static int map_synced(struct gossip_sync *sync, struct gossip_update *update)
 static int tick(struct gossip_sync *sync, const struct gossip_sync_event *event, struct gossip_update *update)
 {
     if (event->time.now_ms >= sync->digest_at_ms) {
-        const struct gossip_member_record *other = gossip_member_pick(sync->member, &sync->random);
-        if (other != NULL)
-            send_digest(sync, &other->store, false, update);
+        digest_some(sync, update);
         sync->digest_at_ms = event->time.now_ms + sync->options.digest_ms / 2 +
                              gossip_random_below(&sync->random, sync->options.digest_ms);
     }
@@ -535,7 +647,7 @@ static int receive_image(struct gossip_sync *sync, const struct gossip_sync_even
     struct attached *attached;
     size_t n;
     replica_pack_reader_init(&reader, event->message.payload, event->message.size);
-    replica_pack_read_array(&reader, 16, &n);
+    replica_pack_read_array(&reader, FIELDS_MAX, &n);
     replica_pack_read_id(&reader, &volume);
     if (reader.failed || n < (event->message.type == MESSAGE_IMAGE_PART   ? 4u
                               : event->message.type == MESSAGE_IMAGE_PULL ? 3u
@@ -548,7 +660,9 @@ static int receive_image(struct gossip_sync *sync, const struct gossip_sync_even
         return image_receive_offer(sync, attached, event, &reader, update);
     if (event->message.type == MESSAGE_IMAGE_PART)
         return image_receive_part(sync, attached, event, &reader, update);
-    return may_read(sync, &volume, event->message.from) ? image_serve(attached, event, &reader, update) : 0;
+    if (!may_read(sync, &volume, event->message.from))
+        return REPLICA_E_DENIED;
+    return image_serve(attached, event, &reader, update);
 }
 
 static int receive(struct gossip_sync *sync, const struct gossip_sync_event *event,

@@ -55,5 +55,8 @@ bool sync_map(struct gossip_sync *sync, struct gossip_update *update);
 /* Whether store is among the volume's voters now. */
 bool gossip_sync_is_voter(const struct gossip_control *control, const struct replica_id *volume,
                           const struct replica_id *store);
+/* Whether what principal says about the volume counts: its store is among the voters, under a credential that may vote. */
+bool gossip_sync_from_voter(const struct gossip_control *control, const struct replica_id *volume,
+                            const struct gossip_principal *principal);
 
 #endif

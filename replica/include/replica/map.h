@@ -125,8 +125,9 @@ int replica_map_lost_by(const struct replica_map *map, const struct replica_id *
                                      const struct replica_version *version),
                         void *context);
 
-/* Whether any kept version of any volume refers to content. */
-int replica_map_refers(struct replica_kv *kv, const struct replica_content_id *content, bool *ret_refers);
+/* Whether any kept version of that volume (NULL: of any) refers to content. One seek. */
+int replica_map_refers(struct replica_kv *kv, const struct replica_id *volume,
+                       const struct replica_content_id *content, bool *ret_refers);
 
 /* Visits each volume of which a kept version refers to content; visit's non-zero result ends it and is returned. */
 int replica_map_each_volume(struct replica_kv *kv, const struct replica_content_id *content,

@@ -146,9 +146,11 @@ int replica_view_reload(struct replica_view *view, uint64_t snapshot, const stru
                                        const struct replica_dot *dot),
                         void *context, struct replica_kv_batch *log);
 
-/* Whether any view's overlay names content or draft. Indexed, not scanned. */
-int replica_views_refer(struct replica_views *views, const struct replica_content_id *content,
-                        bool *ret_refers);
+/* Whether the overlay of a view of that volume (NULL: of any) names content. Indexed: one seek, and one more for each view of another
+ * volume that names it, of which at most REPLICA_VIEWS_VISITED_MAX are passed over. */
+#define REPLICA_VIEWS_VISITED_MAX 256
+int replica_views_refer(struct replica_views *views, const struct replica_id *volume,
+                        const struct replica_content_id *content, bool *ret_refers);
 
 /* The lowest snapshot that any view of volume holds; UINT64_MAX if none. */
 uint64_t replica_views_floor(const struct replica_views *views, const struct replica_id *volume);

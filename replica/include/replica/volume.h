@@ -98,8 +98,9 @@ int replica_volume_proposal(const struct replica_volume *volume, const struct re
 /* Pins one content of a proposal or stored delta; applying the delta unpins. */
 void replica_volume_pin(struct replica_volume *volume, const struct replica_id *commit,
                         const struct replica_content_id *content, struct replica_kv_batch *log);
-/* Whether content is pinned by any proposal of any volume. */
-int replica_volume_pins(struct replica_kv *log, const struct replica_content_id *content, bool *ret_pinned);
+/* Whether content is pinned by any proposal of that volume (NULL: of any). One seek. */
+int replica_volume_pins(struct replica_kv *log, const struct replica_id *volume,
+                        const struct replica_content_id *content, bool *ret_pinned);
 
 /* Deltas in the order of application, newest first (what an image brought is not among them), below before_seq (0: from the newest); first those that are stored but not ordered
  * (committed false, apply_seq 0) if before_seq is 0. */

@@ -244,21 +244,27 @@ int map_has_below(const struct replica_map *map, struct replica_kv_cursor *curso
     return rv > 0 ? 0 : rv;
 }
 
-int replica_map_refers(struct replica_kv *kv, const struct replica_content_id *content, bool *ret_refers)
+int replica_map_refers(struct replica_kv *kv, const struct replica_id *volume,
+                       const struct replica_content_id *content, bool *ret_refers)
 {
-    uint8_t prefix[1 + REPLICA_CONTENT_ID_SIZE] = {'r'};
+    uint8_t prefix[1 + REPLICA_CONTENT_ID_SIZE + REPLICA_ID_SIZE] = {'r'};
+    size_t prefix_n = 1 + REPLICA_CONTENT_ID_SIZE;
     struct replica_kv_cursor *cursor;
     int rv = replica_kv_cursor_open(kv, &cursor);
     if (rv != 0)
         return rv;
     replica_content_id_encode(content, prefix + 1);
-    replica_kv_cursor_seek(cursor, prefix, sizeof prefix);
+    if (volume != NULL) {
+        memcpy(prefix + prefix_n, volume->bytes, REPLICA_ID_SIZE);
+        prefix_n += REPLICA_ID_SIZE;
+    }
+    replica_kv_cursor_seek(cursor, prefix, prefix_n);
     *ret_refers = false;
     if (replica_kv_cursor_valid(cursor)) {
         const uint8_t *key;
         size_t n;
         replica_kv_cursor_key(cursor, &key, &n);
-        *ret_refers = n > sizeof prefix && memcmp(key, prefix, sizeof prefix) == 0;
+        *ret_refers = n > prefix_n && memcmp(key, prefix, prefix_n) == 0;
     }
     return replica_kv_cursor_close(&cursor);
 }

@@ -396,22 +396,42 @@ uint64_t replica_views_floor(const struct replica_views *views, const struct rep
     return floor;
 }
 
-int replica_views_refer(struct replica_views *views, const struct replica_content_id *content,
-                        bool *ret_refers)
+static bool is_of_volume(const struct replica_views *views, const struct replica_id *view,
+                         const struct replica_id *volume)
 {
-    uint8_t prefix[1 + REPLICA_CONTENT_ID_SIZE] = {'X'};
+    size_t at = position(views, view); /* one that is being closed counts */
+    return volume == NULL ||
+           (at < views->n && replica_id_equal(&views->items[at]->info.options.id, view) &&
+            replica_id_equal(&views->items[at]->info.options.volume, volume));
+}
+
+int replica_views_refer(struct replica_views *views, const struct replica_id *volume,
+                        const struct replica_content_id *content, bool *ret_refers)
+{
+    const size_t prefix = 1 + REPLICA_CONTENT_ID_SIZE, head = prefix + REPLICA_ID_SIZE;
+    uint8_t seek[1 + REPLICA_CONTENT_ID_SIZE + REPLICA_ID_SIZE + 1] = {'X'};
     struct replica_kv_cursor *cursor;
+    size_t seek_n = prefix;
     int rv = replica_kv_cursor_open(views->log, &cursor);
     if (rv != 0)
         return rv;
-    replica_content_id_encode(content, prefix + 1);
-    replica_kv_cursor_seek(cursor, prefix, sizeof prefix);
+    replica_content_id_encode(content, seek + 1);
     *ret_refers = false;
-    if (replica_kv_cursor_valid(cursor)) {
+    for (size_t i = 0; i <= REPLICA_VIEWS_VISITED_MAX && !*ret_refers; i++) {
+        struct replica_id view;
         const uint8_t *key;
         size_t n;
+        replica_kv_cursor_seek(cursor, seek, seek_n);
+        if (!replica_kv_cursor_valid(cursor))
+            break;
         replica_kv_cursor_key(cursor, &key, &n);
-        *ret_refers = n > sizeof prefix && memcmp(key, prefix, sizeof prefix) == 0;
+        if (n < head || memcmp(key, seek, prefix) != 0)
+            break;
+        memcpy(view.bytes, key + prefix, REPLICA_ID_SIZE);
+        *ret_refers = is_of_volume(views, &view, volume);
+        memcpy(seek + prefix, view.bytes, REPLICA_ID_SIZE);
+        seek[head] = 0xff; /* past every target-key of that view: they begin with 00 or 01 */
+        seek_n = sizeof seek;
     }
     return replica_kv_cursor_close(&cursor);
 }

@@ -185,22 +185,27 @@ void replica_volume_pin(struct replica_volume *volume, const struct replica_id *
     replica_kv_batch_put(log, key.bytes, key.size, "", 0);
 }
 
-int replica_volume_pins(struct replica_kv *log, const struct replica_content_id *content, bool *ret_pinned)
+int replica_volume_pins(struct replica_kv *log, const struct replica_id *volume,
+                        const struct replica_content_id *content, bool *ret_pinned)
 {
-    uint8_t prefix[1 + REPLICA_CONTENT_ID_SIZE];
+    uint8_t prefix[1 + REPLICA_CONTENT_ID_SIZE + REPLICA_ID_SIZE] = {'q'};
+    size_t prefix_n = 1 + REPLICA_CONTENT_ID_SIZE;
     struct replica_kv_cursor *cursor;
     int rv = replica_kv_cursor_open(log, &cursor);
     if (rv != 0)
         return rv;
-    prefix[0] = 'q';
     replica_content_id_encode(content, prefix + 1);
-    replica_kv_cursor_seek(cursor, prefix, sizeof prefix);
+    if (volume != NULL) {
+        memcpy(prefix + prefix_n, volume->bytes, REPLICA_ID_SIZE);
+        prefix_n += REPLICA_ID_SIZE;
+    }
+    replica_kv_cursor_seek(cursor, prefix, prefix_n);
     *ret_pinned = false;
     if (replica_kv_cursor_valid(cursor)) {
         const uint8_t *key;
         size_t n;
         replica_kv_cursor_key(cursor, &key, &n);
-        *ret_pinned = n >= sizeof prefix && memcmp(key, prefix, sizeof prefix) == 0;
+        *ret_pinned = n >= prefix_n && memcmp(key, prefix, prefix_n) == 0;
     }
     return replica_kv_cursor_close(&cursor);
 }

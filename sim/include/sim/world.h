@@ -70,6 +70,18 @@ typedef int (*world_filter_fn)(void *context, size_t from, size_t to, enum gossi
 void world_set_filter(struct world *world, world_filter_fn filter, void *context);
 void world_release(struct world *world); /* what was held is delivered now */
 
+/* Credentials. A founder's is a voter's, all others' a cache's, for every volume; the store stays the node's own. Between its lives,
+ * or at once for what others let it do. */
+void world_set_principal(struct world *world, size_t node, const struct gossip_principal *principal);
+/* Says something to a node now, as whoever is proved to be `from`, whom the world need not know. Returns how many messages
+ * the node addressed to that store in the same step; they are not carried anywhere. ret_first: the first one's type and payload. */
+struct world_heard {
+    uint8_t type;
+    struct replica_buffer payload; /* initialised by the caller */
+};
+size_t world_say(struct world *world, size_t node, const struct gossip_principal *from, enum gossip_room room,
+                 uint8_t type, const struct replica_buffer *payload, struct world_heard *ret_first);
+
 /* What stands inside, to look at. NULL while down. */
 struct gossip_peer *world_peer(const struct world *world, size_t node);
 struct replica_id world_store(const struct world *world, size_t node);

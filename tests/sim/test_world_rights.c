@@ -86,8 +86,8 @@ static void begin(struct rights *rights, const struct gossip_principal *cache)
     assert_int_equal(world_create_volume(rights->world, 0, VOLUME, &rights->three.volume), 0);
     assert_int_equal(world_create_volume(rights->world, 0, ANOTHER, &rights->another), 0);
     for (size_t i = 0; i < 4; i++)
-        assert_int_equal(
-            world_open_view(rights->world, i, &rights->three.volume, &rights->three.views[i]), 0);
+        assert_int_equal(world_open_view(rights->world, i, &rights->three.volume, &rights->three.views[i]),
+                         0);
     assert_int_equal(world_open_view(rights->world, 0, &rights->another, &rights->view), 0);
     rights->content = put_content(rights->world, &rights->three.views[0], 1);
     rights->hidden = put_content(rights->world, &rights->view, 2);
@@ -389,7 +389,8 @@ struct row {
     uint8_t type;
     void (*make)(const struct rights *rights, const struct gossip_principal *from,
                  struct replica_buffer *out);
-    const char *expected; /* client, cache, cache of the volume, the same read-only, cache of another, voter */
+    const char
+        *expected; /* client, cache, cache of the volume, the same read-only, cache of another, voter */
 };
 
 static const struct row ROWS[] = {
@@ -465,8 +466,8 @@ static char ask(const struct rights *rights, const struct row *row, const struct
 static void a_credential_allows_what_the_table_says(void **state)
 {
     const struct gossip_principal columns[] = {
-        principal_of(GOSSIP_ROLE_CLIENT, NULL, false),  principal_of(GOSSIP_ROLE_CACHE, NULL, false),
-        principal_of(GOSSIP_ROLE_CACHE, VOLUME, false), principal_of(GOSSIP_ROLE_CACHE, VOLUME, true),
+        principal_of(GOSSIP_ROLE_CLIENT, NULL, false),   principal_of(GOSSIP_ROLE_CACHE, NULL, false),
+        principal_of(GOSSIP_ROLE_CACHE, VOLUME, false),  principal_of(GOSSIP_ROLE_CACHE, VOLUME, true),
         principal_of(GOSSIP_ROLE_CACHE, "other", false), principal_of(GOSSIP_ROLE_VOTER, NULL, false)};
     const size_t columns_n = sizeof columns / sizeof columns[0];
     bool wrong = false;

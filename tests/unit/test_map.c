@@ -425,8 +425,7 @@ static void references_are_found_by_content(void **state)
     other.length++;
     assert_int_equal(replica_map_refers(fixture->kv, NULL, &file.blob.content, &refers), 0);
     assert_true(refers); /* history counts */
-    assert_int_equal(
-        replica_map_refers(fixture->kv, &fixture->map.volume, &file.blob.content, &refers), 0);
+    assert_int_equal(replica_map_refers(fixture->kv, &fixture->map.volume, &file.blob.content, &refers), 0);
     assert_true(refers);
     assert_int_equal(replica_map_refers(fixture->kv, &stranger, &file.blob.content, &refers), 0);
     assert_false(refers);

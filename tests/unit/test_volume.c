@@ -264,9 +264,8 @@ static void proposals_wait_for_their_outcome(void **state)
     assert_int_equal(replica_volume_proposal(world->volume, NULL, &unknown, &read), REPLICA_E_NOTFOUND);
     assert_int_equal(replica_volume_pins(world->log_kv, NULL, &content, &pinned), 0);
     assert_true(pinned);
-    assert_int_equal(replica_volume_pins(world->log_kv, &replica_volume_state(world->volume)->id, &content,
-                                         &pinned),
-                     0);
+    assert_int_equal(
+        replica_volume_pins(world->log_kv, &replica_volume_state(world->volume)->id, &content, &pinned), 0);
     assert_true(pinned);
     assert_int_equal(replica_volume_pins(world->log_kv, &commit, &content, &pinned), 0); /* no such volume */
     assert_false(pinned);

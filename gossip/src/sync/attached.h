@@ -39,7 +39,8 @@ struct attached {
     uint64_t
         loaded_seq; /* what had a place when this life began: until it is applied again, the map names too little */
     /* sync */
-    struct replica_id readers[READERS_MAX]; /* asked about this volume, and may read it: whom it is spoken of to */
+    struct replica_id
+        readers[READERS_MAX]; /* asked about this volume, and may read it: whom it is spoken of to */
     size_t readers_n, readers_next;
     struct replica_vector target; /* to be pulled */
     struct replica_id source;     /* asked in the pull in course; zero: none */

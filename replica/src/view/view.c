@@ -400,9 +400,8 @@ static bool is_of_volume(const struct replica_views *views, const struct replica
                          const struct replica_id *volume)
 {
     size_t at = position(views, view); /* one that is being closed counts */
-    return volume == NULL ||
-           (at < views->n && replica_id_equal(&views->items[at]->info.options.id, view) &&
-            replica_id_equal(&views->items[at]->info.options.volume, volume));
+    return volume == NULL || (at < views->n && replica_id_equal(&views->items[at]->info.options.id, view) &&
+                              replica_id_equal(&views->items[at]->info.options.volume, volume));
 }
 
 int replica_views_refer(struct replica_views *views, const struct replica_id *volume,

@@ -1,8 +1,5 @@
 #include "replica_support.h"
 
-#include <dirent.h>
-#include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -42,38 +39,6 @@ struct replica_path support_path(const char *text)
 struct replica_actor support_actor(uint64_t store, uint64_t epoch)
 {
     return (struct replica_actor){.store = support_id(0x51, store), .epoch = epoch};
-}
-
-void support_directory_make(char ret_path[64])
-{
-    snprintf(ret_path, 64, "/tmp/remora-unit-XXXXXX");
-    assert_non_null(mkdtemp(ret_path));
-}
-
-static void remove_below(int directory)
-{
-    DIR *stream = fdopendir(directory);
-    struct dirent *entry;
-    assert_non_null(stream);
-    while ((entry = readdir(stream)) != NULL) {
-        int fd;
-        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0 ||
-            unlinkat(directory, entry->d_name, 0) == 0)
-            continue;
-        fd = openat(directory, entry->d_name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        assert_true(fd >= 0);
-        remove_below(fd);
-        assert_int_equal(unlinkat(directory, entry->d_name, AT_REMOVEDIR), 0);
-    }
-    closedir(stream);
-}
-
-void support_directory_remove(const char *path)
-{
-    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    assert_true(fd >= 0);
-    remove_below(fd);
-    assert_int_equal(rmdir(path), 0);
 }
 
 void support_apply(struct replica_kv *kv, struct replica_kv_batch *batch)

@@ -1,4 +1,4 @@
-/* What the tests of replica share: seeded randomness, names, temporary directories, batches. */
+/* What the tests of replica share: seeded randomness, names, batches. */
 #ifndef TESTS_REPLICA_SUPPORT_H
 #define TESTS_REPLICA_SUPPORT_H
 
@@ -28,11 +28,6 @@ void support_random_fill(struct support_random *random, void *data, size_t n);
 struct replica_id support_id(uint8_t kind, uint64_t n);
 struct replica_path support_path(const char *text);
 struct replica_actor support_actor(uint64_t store, uint64_t epoch);
-
-/* A directory of its own below the temporary directory, removed with all that is in it by
- * support_directory_remove. */
-void support_directory_make(char ret_path[64]);
-void support_directory_remove(const char *path);
 
 /* Applies and clears a batch. */
 void support_apply(struct replica_kv *kv, struct replica_kv_batch *batch);

@@ -6,6 +6,7 @@
 #include "cli/source.h"
 
 #include "replica/merkle.h"
+#include "scratch_support.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -24,7 +25,7 @@
 #define MIB ((size_t)1 << 20)
 
 struct place {
-    char path[64];
+    char path[SCRATCH_PATH_SIZE];
     int dir;
 };
 
@@ -32,8 +33,7 @@ static int set_up(void **state)
 {
     struct place *place = malloc(sizeof *place);
     assert_non_null(place);
-    strcpy(place->path, "/tmp/remora-test-cli-XXXXXX");
-    assert_non_null(mkdtemp(place->path));
+    scratch_make(place->path);
     place->dir = open(place->path, O_RDONLY | O_DIRECTORY);
     assert_true(place->dir >= 0);
     *state = place;
@@ -44,7 +44,7 @@ static int tear_down(void **state)
 {
     struct place *place = *state;
     close(place->dir);
-    assert_int_equal(cli_remove_tree(AT_FDCWD, place->path), 0);
+    scratch_remove(place->path);
     free(place);
     return 0;
 }

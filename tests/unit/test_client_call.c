@@ -1,6 +1,7 @@
 /* The C client against a node that is a script: what it makes of answers, progress, silence, nonsense and
  * descriptors. */
 #include "client/client.h"
+#include "scratch_support.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -21,7 +22,7 @@
 
 /* The scripted node: one connection, served by a thread. */
 struct script {
-    char directory[64], path[128];
+    char directory[SCRATCH_PATH_SIZE], path[128];
     int listen_fd, fd;
     pthread_t thread;
     bool joined;
@@ -56,8 +57,7 @@ static void prepare(struct script *script)
 {
     memset(script, 0, sizeof *script);
     replica_buffer_init(&script->input);
-    strcpy(script->directory, "/tmp/remora-test-XXXXXX");
-    assert_non_null(mkdtemp(script->directory));
+    scratch_make(script->directory);
     snprintf(script->path, sizeof script->path, "%s/socket", script->directory);
 }
 
@@ -84,8 +84,7 @@ static void finish(struct script *script, struct remora *remora)
     remora_close(&remora);
     join(script);
     close(script->listen_fd);
-    unlink(script->path);
-    rmdir(script->directory);
+    scratch_remove(script->directory);
     replica_buffer_close(&script->input);
 }
 

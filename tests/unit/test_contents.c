@@ -8,6 +8,7 @@
 #include "replica/kv_memory.h"
 #include "replica/merkle.h"
 #include "replica_support.h"
+#include "scratch_support.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -66,7 +67,7 @@ static int setup(void **state, bool on_files)
     fixture->bytes = malloc(4 * MIB);
     assert_non_null(fixture->bytes);
     support_random_fill(&random, fixture->bytes, 4 * MIB);
-    support_directory_make(fixture->path);
+    scratch_make(fixture->path);
     assert_int_equal(replica_kv_memory_new(&fixture->log), 0);
     assert_int_equal(replica_contents_memory_new(&fixture->source), 0);
     if (on_files)
@@ -113,7 +114,7 @@ static int teardown(void **state)
     replica_contents_destroy(&fixture->source);
     assert_null(fixture->contents);
     replica_kv_destroy(&fixture->log);
-    support_directory_remove(fixture->path);
+    scratch_remove(fixture->path);
     free(fixture->bytes);
     free(fixture);
     return 0;
@@ -839,7 +840,7 @@ static void more_than_a_page_with_holes(void **state)
         assert_true(pwrite(fd, fixture->bytes + i, 11, (off_t)places[i]) == 11);
     assert_int_equal(replica_contents_files_ingest_fd(first, fd, NULL, NULL, &id), 0);
     assert_int_equal(replica_contents_sync(first), 0);
-    support_directory_make(other);
+    scratch_make(other);
     assert_int_equal(replica_kv_memory_new(&other_log), 0);
     options.path = other;
     options.log = other_log;
@@ -871,7 +872,7 @@ static void more_than_a_page_with_holes(void **state)
                      0);
     replica_contents_destroy(&second);
     replica_kv_destroy(&other_log);
-    support_directory_remove(other);
+    scratch_remove(other);
     close(copy);
     close(fd);
 }

@@ -4,6 +4,7 @@
 #include "replica/error.h"
 #include "replica/kv_leveldb.h"
 #include "replica/merkle.h"
+#include "scratch_support.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -12,7 +13,6 @@
 #include <cmocka.h>
 
 #include <fcntl.h>
-#include <ftw.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -25,7 +25,7 @@
 #define LARGE ((size_t)3 * 1048576 + 12345) /* four chunks, a file of its own */
 
 struct fixture {
-    char directory[64], log_path[80], path[80];
+    char directory[SCRATCH_PATH_SIZE], log_path[80], path[80];
     struct replica_kv *log;
     struct replica_contents *contents;
     uint8_t *bytes; /* LARGE of them, no zeros in a row */
@@ -52,9 +52,7 @@ static void next_life(struct fixture *f)
 static int setup(void **state)
 {
     struct fixture *f = calloc(1, sizeof *f);
-    strcpy(f->directory, "/tmp/remora-test-XXXXXX");
-    if (mkdtemp(f->directory) == NULL)
-        return -1;
+    scratch_make(f->directory);
     snprintf(f->log_path, sizeof f->log_path, "%s/log", f->directory);
     snprintf(f->path, sizeof f->path, "%s/contents", f->directory);
     f->bytes = malloc(LARGE);
@@ -65,20 +63,12 @@ static int setup(void **state)
     return 0;
 }
 
-static int remove_one(const char *path, const struct stat *status, int type, struct FTW *walk)
-{
-    (void)status;
-    (void)type;
-    (void)walk;
-    return remove(path);
-}
-
 static int teardown(void **state)
 {
     struct fixture *f = *state;
     replica_contents_destroy(&f->contents);
     replica_kv_destroy(&f->log);
-    nftw(f->directory, remove_one, 32, FTW_DEPTH | FTW_PHYS);
+    scratch_remove(f->directory);
     free(f->bytes);
     free(f);
     return 0;

@@ -7,6 +7,7 @@
 #include "replica/kv_leveldb.h"
 #include "replica/kv_memory.h"
 #include "replica_support.h"
+#include "scratch_support.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -103,7 +104,7 @@ static void lose_power(const char *from, char ret_to[64])
     DIR *stream = opendir(from);
     struct dirent *entry;
     int to_directory, from_directory = open(from, O_RDONLY | O_DIRECTORY);
-    support_directory_make(ret_to);
+    scratch_make(ret_to);
     to_directory = open(ret_to, O_RDONLY | O_DIRECTORY);
     assert_true(stream != NULL && from_directory >= 0 && to_directory >= 0);
     while ((entry = readdir(stream)) != NULL) {
@@ -154,7 +155,7 @@ static int setup(void **state, bool leveldb)
     fixture->leveldb = leveldb;
     replica_kv_batch_init(&fixture->batch);
     replica_buffer_init(&fixture->value);
-    support_directory_make(fixture->path);
+    scratch_make(fixture->path);
     assert_int_equal(
         leveldb ? open_level(fixture->path, &fixture->kv, NULL) : replica_kv_memory_new(&fixture->kv), 0);
     *state = fixture;
@@ -179,7 +180,7 @@ static int teardown(void **state)
     replica_buffer_close(&fixture->value);
     replica_kv_destroy(&fixture->kv);
     assert_null(fixture->kv);
-    support_directory_remove(fixture->path);
+    scratch_remove(fixture->path);
     free(fixture);
     return 0;
 }
@@ -611,7 +612,7 @@ static void a_sync_covers_every_log_file(void **state)
         }
         replica_kv_destroy(&fixture->kv);
         lose_power(fixture->path, after);
-        support_directory_remove(fixture->path);
+        scratch_remove(fixture->path);
         memcpy(fixture->path, after, sizeof after);
         assert_int_equal(open_level(fixture->path, &fixture->kv, NULL), 0);
         for (uint32_t i = 1; i <= n; i++) {

@@ -418,7 +418,7 @@ static void test_bad_sources(void **state)
 {
     struct fixture *fixture = *state;
     struct remora_view view = new_volume(fixture, "v");
-    int directory = open("/tmp", O_RDONLY | O_DIRECTORY | O_CLOEXEC),
+    int directory = open(fixture->directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC),
         zero = open("/dev/zero", O_RDONLY | O_CLOEXEC);
     uint8_t *bytes = random_bytes(LARGE_SIZE);
     int only_write, fd = file_of(bytes, LARGE_SIZE), code = 0;
@@ -432,7 +432,7 @@ static void test_bad_sources(void **state)
     only_write = open(name, O_WRONLY | O_CLOEXEC);
     entry.fd = only_write;
     assert_int_not_equal(remora_put(fixture->remora, &view, &entry, 1, false), 0);
-    writer = fork();
+    writer = scratch_fork();
     if (writer == 0)
         for (;;)
             (void)!write(fd, bytes, 1);

@@ -246,7 +246,7 @@ static void test_dies_in_the_middle(void **state)
         assert_int_equal(write(fd, bytes, 1 << 20), 1 << 20);
     }
     free(bytes);
-    pid_t child = fork();
+    pid_t child = scratch_fork();
     if (child == 0) {
         struct remora *remora = NULL;
         remora_connect(fixture->socket, START_MS, &remora, NULL);

@@ -5,6 +5,7 @@
 #include "identity.h"
 #include "loop.h"
 #include "replica/merkle.h"
+#include "scratch_support.h"
 
 #include <setjmp.h>
 #include <sodium.h>
@@ -19,7 +20,7 @@
 
 #define HOUR_MS 3600000u
 
-static char directory[] = "/tmp/remora-credential-XXXXXX";
+static char directory[SCRATCH_PATH_SIZE];
 
 /* A path in the test's directory; every call has its own buffer, of which the last eight are valid. */
 static const char *in_directory(const char *name)
@@ -507,15 +508,15 @@ static void without_a_file_nobody_else_has_the_key(void **state)
 static int make_directory(void **state)
 {
     (void)state;
-    return sodium_init() < 0 || mkdtemp(directory) == NULL;
+    scratch_make(directory);
+    return sodium_init() < 0;
 }
 
 static int remove_directory(void **state)
 {
-    char command[300];
     (void)state;
-    snprintf(command, sizeof command, "rm -r %s", directory);
-    return system(command);
+    scratch_remove(directory);
+    return 0;
 }
 
 int main(void)

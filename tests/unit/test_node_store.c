@@ -7,15 +7,13 @@
 #include <sys/file.h>
 
 struct place {
-    char directory[64], data[96];
+    char directory[SCRATCH_PATH_SIZE], data[96];
 };
 
 static int setup(void **state)
 {
     struct place *place = calloc(1, sizeof *place);
-    strcpy(place->directory, "/tmp/remora-test-XXXXXX");
-    if (mkdtemp(place->directory) == NULL)
-        return -1;
+    scratch_make(place->directory);
     snprintf(place->data, sizeof place->data, "%s/new/data", place->directory);
     *state = place;
     return 0;
@@ -24,7 +22,7 @@ static int setup(void **state)
 static int teardown(void **state)
 {
     struct place *place = *state;
-    nftw(place->directory, fixture_remove, 32, FTW_DEPTH | FTW_PHYS);
+    scratch_remove(place->directory);
     free(place);
     return 0;
 }
@@ -170,7 +168,7 @@ static void test_a_first_start_cut_off(void **state)
     for (const char *const *name = (const char *const[]){"log", "map", "contents", NULL}; *name != NULL;
          name++) {
         snprintf(path, sizeof path, "%s/%s", place->data, *name);
-        nftw(path, fixture_remove, 32, FTW_DEPTH | FTW_PHYS);
+        scratch_remove_below(path);
     }
     write_file(place, "IDENTITY.tmp", "half", 4);
     store = open_store(place);

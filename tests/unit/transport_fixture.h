@@ -6,6 +6,7 @@
 
 #include "identity.h"
 #include "loop.h"
+#include "scratch_support.h"
 
 #include <pthread.h>
 #include <setjmp.h>
@@ -37,7 +38,7 @@ struct end {
     char log[LOG_MAX];
 };
 
-static char directory[] = "/tmp/remora-transport-XXXXXX";
+static char directory[SCRATCH_PATH_SIZE];
 
 static inline int send_number(struct end *from, const char *endpoint, enum node_channel channel,
                               const struct replica_id *store, uint32_t number, size_t n)
@@ -260,15 +261,15 @@ static inline void wait_refused(struct end *end, uint64_t at_least)
 static inline int make_directory(void **state)
 {
     (void)state;
-    return sodium_init() < 0 || mkdtemp(directory) == NULL;
+    scratch_make(directory);
+    return sodium_init() < 0;
 }
 
 static inline int remove_directory(void **state)
 {
-    char command[300];
     (void)state;
-    snprintf(command, sizeof command, "rm -r %s", directory);
-    return system(command);
+    scratch_remove(directory);
+    return 0;
 }
 
 #endif

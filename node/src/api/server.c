@@ -382,6 +382,7 @@ void node_api_destroy(struct node_api **api)
     background_close(*api);
     node_timer_destroy(&(*api)->later);
     node_timer_destroy(&(*api)->tick);
+    node_policy_destroy(&(*api)->policy);
     free((*api)->socket_path);
     free(*api);
     *api = NULL;

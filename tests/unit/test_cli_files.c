@@ -129,8 +129,9 @@ static void a_scan_finds_everything_in_order(void **state)
     assert_string_equal(source.items[b->first].path, "b/a-too");
     assert_string_equal(source.items[b->first].link, "a");
     assert_string_equal(source.items[b->first + 2].path, "b/y");
-    assert_int_equal(source.files, 3);
-    assert_int_equal(source.bytes, 6);
+    assert_int_equal(source.count.files, 4 /* a, b/x, b/y, c */);
+    assert_int_equal(source.count.directories, 2 /* the root, b */);
+    assert_int_equal(source.count.bytes, 6);
     cli_source_close(&source);
 }
 
@@ -144,7 +145,7 @@ static void a_link_given_as_the_root_is_followed(void **state)
     path_in(place, "model", path);
     assert_int_equal(cli_source_scan(path, &source), 0);
     assert_true(S_ISREG(source.items[0].mode));
-    assert_int_equal(source.bytes, 7);
+    assert_int_equal(source.count.bytes, 7);
     cli_source_close(&source);
 }
 

@@ -2,6 +2,7 @@
 #include "cli/cli.h"
 #include "cli/json.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -37,6 +38,11 @@ int cli_exit_of(int error)
     default:
         return CLI_FAILED;
     }
+}
+
+int cli_exit_of_errno(int error)
+{
+    return error == ENOSPC || error == EDQUOT || error == EFBIG ? CLI_NO_SPACE : CLI_FAILED;
 }
 
 /* "No such file or directory" is what people and scripts look for; the node's own words usually name the
@@ -115,19 +121,29 @@ int cli_open_view(struct cli *cli, const char *volume, unsigned flags)
     return 0;
 }
 
-static void print_commit(const struct remora_commit *commit)
+/* Nothing was to be committed: there is no id. */
+static bool is_nothing(const struct remora_commit *commit)
+{
+    return strspn(commit->commit, "0") == strlen(commit->commit);
+}
+
+static void print_commit(const struct remora_commit *commit, const struct cli_count *count)
 {
     struct cli_json json;
     cli_json_init(&json, stdout);
     cli_json_begin(&json, '{');
-    cli_json_key(&json, "token");
-    cli_json_text(&json, commit->token, strlen(commit->token));
+    cli_json_pair_text(&json, "token", commit->token);
     cli_json_key(&json, "commit");
-    cli_json_text(&json, commit->commit, strlen(commit->commit));
-    cli_json_key(&json, "paths");
-    cli_json_uint(&json, commit->paths);
-    cli_json_key(&json, "bytes");
-    cli_json_uint(&json, commit->bytes);
+    if (is_nothing(commit))
+        cli_json_null(&json);
+    else
+        cli_json_text(&json, commit->commit, strlen(commit->commit));
+    cli_json_pair_uint(&json, "paths", commit->paths);
+    cli_json_pair_uint(&json, "bytes", commit->bytes);
+    if (count != NULL) {
+        cli_json_pair_uint(&json, "files", count->files);
+        cli_json_pair_uint(&json, "directories", count->directories);
+    }
     cli_json_key(&json, "lost");
     cli_json_begin(&json, '[');
     for (size_t i = 0; i < commit->lost_n; i++)
@@ -137,7 +153,22 @@ static void print_commit(const struct remora_commit *commit)
     cli_json_close(&json);
 }
 
-int cli_commit(struct cli *cli, const char *what)
+static void say_commit(const struct cli *cli, const char *what, const struct cli_count *count,
+                       const struct remora_commit *commit)
+{
+    char counted[CLI_COUNT_TEXT + 1] = "";
+    if (count != NULL) {
+        counted[0] = ' ';
+        cli_format_count(count, counted + 1);
+    }
+    if (is_nothing(commit))
+        cli_say(cli, "%s%s: nothing to commit, all of it was there", what, counted);
+    else
+        cli_say(cli, "%s%s: %llu path%s, commit %s", what, counted, (unsigned long long)commit->paths,
+                cli_plural(commit->paths), commit->commit);
+}
+
+int cli_commit(struct cli *cli, const char *what, const struct cli_count *count)
 {
     struct remora_commit commit;
     int error = remora_commit(cli->remora, &cli->view, &commit);
@@ -148,8 +179,8 @@ int cli_commit(struct cli *cli, const char *what)
     if (error != 0)
         return cli_fail_call(cli, error, NULL);
     if (cli->json)
-        print_commit(&commit);
-    cli_say(cli, "%s: %llu paths, commit %s", what, (unsigned long long)commit.paths, commit.commit);
+        print_commit(&commit, count);
+    say_commit(cli, what, count, &commit);
     for (size_t i = 0; i < commit.lost_n; i++)
         cli_warn(
             "%s was written elsewhere at the same time; the version that lost is in the volume's history",

@@ -2,6 +2,7 @@
 #include "cli/format.h"
 #include "cli/generation.h"
 #include "cli/get.h"
+#include "cli/json.h"
 #include "cli/paths.h"
 #include "cli/tree.h"
 
@@ -19,6 +20,7 @@ struct checkout {
     char volume[VOLUME_TEXT];
     struct cli_path sub;
     struct cli_generations generations;
+    struct cli_count count; /* of the newest generation */
     bool troubled; /* a failure to follow has been said */
 };
 
@@ -57,6 +59,7 @@ static int write_tree(struct checkout *checkout, const struct remora_entry *entr
     code = cli_tree_write(&tree, dir, entry);
     close(dir);
     cli_progress_hide(&cli->progress);
+    checkout->count = tree.count;
     if (code == 0)
         code = cli_generations_switch(&checkout->generations);
     if (code != 0)
@@ -64,20 +67,46 @@ static int write_tree(struct checkout *checkout, const struct remora_entry *entr
     return code;
 }
 
+static void tell(const struct checkout *checkout)
+{
+    const struct cli *cli = checkout->cli;
+    char count[CLI_COUNT_TEXT];
+    struct cli_json json;
+    cli_format_count(&checkout->count, count);
+    cli_say(cli, "%s is generation %llu: %s", checkout->generations.dir,
+            (unsigned long long)checkout->generations.current, count);
+    if (!cli->json)
+        return;
+    cli_json_init(&json, stdout);
+    cli_json_begin(&json, '{');
+    cli_json_pair_text(&json, "dir", checkout->generations.dir);
+    cli_json_pair_uint(&json, "generation", checkout->generations.current);
+    cli_json_count(&json, &checkout->count);
+    cli_json_end(&json, '}');
+    cli_json_close(&json);
+    fflush(stdout); /* --follow goes on */
+}
+
+/* The directory that is checked out. 0 or an exit code. */
+static int find_root(const struct checkout *checkout, struct remora_entry *ret_entry)
+{
+    int code = cli_stat(checkout->cli, checkout->sub.text, ret_entry);
+    if (code != 0 || ret_entry->kind == REMORA_DIRECTORY)
+        return code;
+    remora_entry_free(ret_entry);
+    return cli_fail(CLI_REFUSED, "%s is no directory; use `remora get`", checkout->sub.text);
+}
+
 static int make_generation(struct checkout *checkout)
 {
     struct remora_entry entry;
-    int code = cli_stat(checkout->cli, checkout->sub.text, &entry);
+    int code = find_root(checkout, &entry);
     if (code != 0)
         return code;
-    if (entry.kind == REMORA_DIRECTORY)
-        code = write_tree(checkout, &entry);
-    else
-        code = cli_fail(CLI_REFUSED, "%s is no directory; use `remora get`", checkout->sub.text);
+    code = write_tree(checkout, &entry);
     remora_entry_free(&entry);
     if (code == 0) {
-        cli_say(checkout->cli, "%s is generation %llu", checkout->generations.dir,
-                (unsigned long long)checkout->generations.current);
+        tell(checkout);
         cli_generations_collect(&checkout->generations);
     }
     return code;
@@ -181,16 +210,19 @@ static int follow(struct checkout *checkout)
 int cli_verb_checkout(struct cli *cli)
 {
     struct checkout checkout = {.cli = cli};
+    struct remora_entry root;
     const char *sub;
     int code;
     if (cli_split_volume(cli->args.words[0], checkout.volume, sizeof checkout.volume, &sub) != 0)
         return cli_fail(CLI_REFUSED, "%s: no volume has so long a name", cli->args.words[0]);
     code = cli_path(sub, &checkout.sub);
-    if (code != 0)
+    if (code == 0)
+        code = cli_open_view(cli, checkout.volume, REMORA_READ_ONLY);
+    if (code == 0)
+        code = find_root(&checkout, &root);
+    if (code != 0) /* before anything is made beside DIR */
         return code;
-    code = cli_open_view(cli, checkout.volume, REMORA_READ_ONLY);
-    if (code != 0)
-        return code;
+    remora_entry_free(&root);
     code = cli_generations_open(cli->args.words[1], &checkout.generations);
     if (code == 0)
         code = make_generation(&checkout);

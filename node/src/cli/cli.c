@@ -53,6 +53,11 @@ int cli_no_memory(void)
     return cli_fail(CLI_FAILED, "out of memory");
 }
 
+int cli_refuse_json(const struct cli *cli)
+{
+    return !cli->json ? 0 : cli_fail(CLI_REFUSED, "standard output gets the bytes of files: there is no --json of them");
+}
+
 const char *cli_shown(const char *path)
 {
     return path[0] == '\0' ? "/" : path;
@@ -103,9 +108,12 @@ static void on_signal(int signal)
 void cli_catch_interrupts(void)
 {
     struct sigaction action = {.sa_handler = on_signal}; /* no SA_RESTART: a wait must end */
+    struct sigaction before;
     sigemptyset(&action.sa_mask);
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
+    if (sigaction(SIGHUP, NULL, &before) == 0 && before.sa_handler != SIG_IGN) /* not under nohup */
+        sigaction(SIGHUP, &action, NULL);
 }
 
 bool cli_interrupted(void)

@@ -7,6 +7,7 @@
 #define CLI_CLI_H
 
 #include "cli/args.h"
+#include "cli/format.h"
 #include "cli/progress.h"
 #include "remora/remora.h"
 #include "replica/error.h"
@@ -57,9 +58,12 @@ void cli_warn(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* A word about success, on standard error; nothing with --quiet or --json. */
 void cli_say(const struct cli *cli, const char *format, ...) __attribute__((format(printf, 2, 3)));
 int cli_no_memory(void);
+/* For verbs that write a file's own bytes to standard output. 0, or CLI_REFUSED after saying so. */
+int cli_refuse_json(const struct cli *cli);
 
 /* The exit code that an error of the API stands for. */
 int cli_exit_of(int error);
+int cli_exit_of_errno(int error); /* of a local call */
 /* Says what the last call of remora.h complained of, and returns the exit code of `error`. about: the thing,
  * or NULL. */
 int cli_fail_call(struct cli *cli, int error, const char *about);
@@ -76,9 +80,9 @@ void cli_prepare(struct cli *cli); /* what a new connection in cli->remora needs
 /* Connects if need be and opens a private view: of the newest commit, unless --local was given. 0 or an exit
  * code. */
 int cli_open_view(struct cli *cli, const char *volume, unsigned flags);
-/* Commits what was done in the view and tells of it: one line, or with --json the documented object. 0 or an
- * exit code. */
-int cli_commit(struct cli *cli, const char *what);
+/* Commits what was done in the view and tells of it: one line, or with --json the documented object. count: of
+ * what was put, or NULL. 0 or an exit code. */
+int cli_commit(struct cli *cli, const char *what, const struct cli_count *count);
 void cli_disconnect(struct cli *cli);
 
 /* Any method; params is taken. result is closed by cli_result_close either way. 0 or an exit code. */

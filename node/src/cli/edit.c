@@ -51,7 +51,7 @@ int cli_verb_mkdir(struct cli *cli)
     int code = begin(cli);
     for (size_t i = 1; code == 0 && i < cli->args.words_n; i++)
         code = make_directory(cli, cli->args.words[i]);
-    return code == 0 ? cli_commit(cli, "made") : code;
+    return code == 0 ? cli_commit(cli, "made", NULL) : code;
 }
 
 /* rm */
@@ -82,7 +82,7 @@ int cli_verb_rm(struct cli *cli)
     int code = begin(cli);
     for (size_t i = 1; code == 0 && i < cli->args.words_n; i++)
         code = remove_path(cli, cli->args.words[i]);
-    return code == 0 ? cli_commit(cli, "removed") : code;
+    return code == 0 ? cli_commit(cli, "removed", NULL) : code;
 }
 
 /* mv and cp */
@@ -174,7 +174,7 @@ static int move(struct cli *cli, const char *from, const char *to, bool director
 int cli_verb_mv(struct cli *cli)
 {
     int code = transfer_all(cli, move);
-    return code == 0 ? cli_commit(cli, "moved") : code;
+    return code == 0 ? cli_commit(cli, "moved", NULL) : code;
 }
 
 static int copy(struct cli *cli, const char *from, const char *to, bool directory)
@@ -189,5 +189,5 @@ static int copy(struct cli *cli, const char *from, const char *to, bool director
 int cli_verb_cp(struct cli *cli)
 {
     int code = transfer_all(cli, copy);
-    return code == 0 ? cli_commit(cli, "copied") : code;
+    return code == 0 ? cli_commit(cli, "copied", NULL) : code;
 }

@@ -26,36 +26,24 @@ static void print_xattrs(struct cli_json *json, const struct remora_entry *entry
     cli_json_end(json, '}');
 }
 
-static void print_text(struct cli_json *json, const char *key, const char *text)
-{
-    cli_json_key(json, key);
-    cli_json_text(json, text, strlen(text));
-}
-
-static void print_number(struct cli_json *json, const char *key, uint64_t value)
-{
-    cli_json_key(json, key);
-    cli_json_uint(json, value);
-}
-
 /* The entry of docs/cli.md. */
 static void print_entry(struct cli_json *json, const char *path, const struct remora_entry *entry)
 {
     cli_json_begin(json, '{');
-    print_text(json, "path", path);
-    print_text(json, "kind", KIND_NAMES[entry->kind]);
-    print_number(json, "mode", entry->mode);
-    print_number(json, "uid", entry->uid);
-    print_number(json, "gid", entry->gid);
-    print_number(json, "size", entry->size);
+    cli_json_pair_text(json, "path", path);
+    cli_json_pair_text(json, "kind", KIND_NAMES[entry->kind]);
+    cli_json_pair_uint(json, "mode", entry->mode);
+    cli_json_pair_uint(json, "uid", entry->uid);
+    cli_json_pair_uint(json, "gid", entry->gid);
+    cli_json_pair_uint(json, "size", entry->size);
     cli_json_key(json, "mtime_ns");
     cli_json_int(json, entry->mtime_ns);
-    print_number(json, "links", entry->links);
+    cli_json_pair_uint(json, "links", entry->links);
     if (entry->target != NULL)
-        print_text(json, "target", entry->target);
+        cli_json_pair_text(json, "target", entry->target);
     if (entry->kind == REMORA_CHAR || entry->kind == REMORA_BLOCK) {
-        print_number(json, "major", entry->major);
-        print_number(json, "minor", entry->minor);
+        cli_json_pair_uint(json, "major", entry->major);
+        cli_json_pair_uint(json, "minor", entry->minor);
     }
     print_xattrs(json, entry);
     cli_json_key(json, "object");
@@ -68,9 +56,8 @@ static void print_entry(struct cli_json *json, const char *path, const struct re
         cli_json_text(json, entry->content, strlen(entry->content));
     else
         cli_json_null(json);
-    print_text(json, "stamp", entry->stamp);
-    cli_json_key(json, "complete");
-    cli_json_bool(json, entry->complete);
+    cli_json_pair_text(json, "stamp", entry->stamp);
+    cli_json_pair_bool(json, "complete", entry->complete);
     cli_json_end(json, '}');
 }
 
@@ -277,7 +264,7 @@ int cli_verb_cat(struct cli *cli)
 {
     uint64_t offset = cli_number(cli, "offset", 0), length = cli_number(cli, "length", UINT64_MAX);
     struct cli_path path;
-    int code = 0;
+    int code = cli_refuse_json(cli);
     for (size_t i = 1; code == 0 && i < cli->args.words_n; i++)
         code = cli_path(cli->args.words[i], &path);
     if (code == 0)
@@ -323,9 +310,9 @@ static void print_usage(struct du *du, const char *path, uint64_t bytes, uint64_
     char size[CLI_SIZE_TEXT];
     if (du->cli->json) {
         cli_json_begin(&du->json, '{');
-        print_text(&du->json, "path", path);
-        print_number(&du->json, "bytes", bytes);
-        print_number(&du->json, "files", files);
+        cli_json_pair_text(&du->json, "path", path);
+        cli_json_pair_uint(&du->json, "bytes", bytes);
+        cli_json_pair_uint(&du->json, "files", files);
         cli_json_end(&du->json, '}');
         return;
     }
@@ -365,7 +352,7 @@ static int count(void *context, enum cli_walk_when when, const char *path, const
             return code;
     }
     du->levels[du->depth - 1].bytes += entry->kind == REMORA_FILE ? entry->size : 0;
-    du->levels[du->depth - 1].files += entry->kind == REMORA_FILE;
+    du->levels[du->depth - 1].files++;
     return 0;
 }
 
@@ -381,7 +368,7 @@ static int sum(struct du *du, const char *path)
         cli_json_begin(&du->json, '[');
     }
     if (entry.kind != REMORA_DIRECTORY) {
-        print_usage(du, path, entry.size, entry.kind == REMORA_FILE);
+        print_usage(du, path, entry.kind == REMORA_FILE ? entry.size : 0, 1);
     } else {
         code = enter(du);
         if (code == 0)

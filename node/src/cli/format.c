@@ -56,6 +56,28 @@ void cli_format_mode(char kind, uint32_t mode, char ret_text[CLI_MODE_TEXT])
     ret_text[10] = '\0';
 }
 
+const char *cli_plural(uint64_t n)
+{
+    return n == 1 ? "" : "s";
+}
+
+void cli_count_file(struct cli_count *count, uint64_t bytes)
+{
+    count->files++;
+    count->bytes += bytes;
+}
+
+void cli_format_count(const struct cli_count *count, char ret_text[CLI_COUNT_TEXT])
+{
+    char bytes[CLI_SIZE_TEXT], directories[40] = "";
+    cli_format_size(count->bytes, bytes);
+    if (count->directories > 0)
+        snprintf(directories, sizeof directories, " and %llu director%s", (unsigned long long)count->directories,
+                 count->directories == 1 ? "y" : "ies");
+    snprintf(ret_text, CLI_COUNT_TEXT, "%llu file%s%s, %s", (unsigned long long)count->files,
+             cli_plural(count->files), directories, bytes);
+}
+
 void cli_format_tame(char *text)
 {
     for (; *text != '\0'; text++)

@@ -19,6 +19,16 @@ void cli_format_duration(uint64_t seconds, char ret_text[CLI_DURATION_TEXT]);
 void cli_format_time(int64_t seconds, char ret_text[CLI_TIME_TEXT]);
 /* "drwxr-xr-x", as ls: kind is one of "-dlpscb". */
 void cli_format_mode(char kind, uint32_t mode, char ret_text[CLI_MODE_TEXT]);
+/* What was moved, as `volume info` counts: a file is everything that is no directory, once however many names it has. */
+struct cli_count {
+    uint64_t files, directories, bytes;
+};
+#define CLI_COUNT_TEXT 96
+void cli_count_file(struct cli_count *count, uint64_t bytes);
+/* "3 files and 1 directory, 1.5 GiB". */
+void cli_format_count(const struct cli_count *count, char ret_text[CLI_COUNT_TEXT]);
+/* "s" unless it is one. */
+const char *cli_plural(uint64_t n);
 /* Control bytes (a name may hold any) as "?", so that they cannot steer a terminal. In place. */
 void cli_format_tame(char *text);
 

@@ -22,8 +22,7 @@
 static int failed(const struct cli_generations *generations)
 {
     int error = errno;
-    return cli_fail(error == ENOSPC || error == EDQUOT ? CLI_NO_SPACE : CLI_FAILED, "%s: %s",
-                    generations->dir, strerror(error));
+    return cli_fail(cli_exit_of_errno(error), "%s: %s", generations->dir, strerror(error));
 }
 
 static void name_of(const char *prefix, uint64_t n, const char *suffix, char ret_name[CLI_GENERATION_NAME])

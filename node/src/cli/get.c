@@ -1,10 +1,12 @@
 /* remora get. The node first fetches whatever it lacks; then everything is written under a temporary name
- * beside its target, verified, and renamed. A get that was interrupted leaves nothing half-done, and the next
- * one finds on the node what was fetched. */
+ * beside its target, verified, and renamed (replace.h). A get that was interrupted leaves nothing half-done, one that was killed a
+ * temporary that the next one replaces; either way the next one finds on the node what was fetched. */
 #include "cli/get.h"
 
 #include "cli/format.h"
+#include "cli/json.h"
 #include "cli/paths.h"
+#include "cli/replace.h"
 #include "cli/tree.h"
 
 #include <errno.h>
@@ -23,6 +25,7 @@ struct get {
     char name[REPLICA_NAME_MAX + 1];
     int parent;                /* the open directory that the target goes into */
     bool exists, is_directory; /* the target */
+    struct cli_count count;    /* of what was got */
 };
 
 /* Where it goes */
@@ -72,24 +75,67 @@ int cli_open_parent(const char *path, int *ret_dir)
     return *ret_dir >= 0 ? 0 : cli_fail(CLI_FAILED, "%s: %s", parent, strerror(errno));
 }
 
+/* What stands for a file of another place, a terminal's or a pipe's among them: nothing is made or replaced there. */
+static bool is_of_the_system(const char *path)
+{
+    return strcmp(path, "/dev") == 0 || strncmp(path, "/dev/fd", 7) == 0 || strncmp(path, "/proc", 5) == 0;
+}
+
+/* A symbolic link to a file stands for that file, as for cp. */
+static int follow_link(struct get *get)
+{
+    char *end;
+    struct stat info;
+    if (stat(get->target, &info) != 0)
+        return cli_fail(CLI_REFUSED, "%s is a symbolic link that leads nowhere; remove it first", get->target);
+    if (!S_ISREG(info.st_mode))
+        return cli_may_replace(&info, get->entry.kind, get->target);
+    end = realpath(get->target, NULL);
+    if (end == NULL || strlen(end) >= sizeof get->target) {
+        free(end);
+        return cli_fail(CLI_FAILED, "%s: the end of the link cannot be found: %s", get->target, strerror(errno));
+    }
+    strcpy(get->target, end);
+    free(end);
+    close(get->parent);
+    (void)cli_base_name(get->target, get->name, sizeof get->name); /* of a file that is there: it fits */
+    return cli_open_parent(get->target, &get->parent);
+}
+
+static int check_place(const struct get *get)
+{
+    char parent[PATH_MAX], link[40];
+    ssize_t n;
+    snprintf(link, sizeof link, "/proc/self/fd/%d", get->parent);
+    n = readlink(link, parent, sizeof parent - 1);
+    if (n < 0)
+        return 0;
+    parent[n] = '\0';
+    if (!is_of_the_system(parent))
+        return 0;
+    return cli_fail(CLI_REFUSED, "%s: nothing is made or replaced in %s; `-` writes to standard output", get->target,
+                    parent);
+}
+
 static int check_target(struct get *get)
 {
-    bool directory = get->entry.kind == REMORA_DIRECTORY;
     struct stat info;
     int code = cli_open_parent(get->target, &get->parent);
+    if (code == 0)
+        code = check_place(get);
     if (code != 0)
         return code;
     get->exists = fstatat(get->parent, get->name, &info, AT_SYMLINK_NOFOLLOW) == 0;
     if (!get->exists)
         return 0;
     get->is_directory = S_ISDIR(info.st_mode);
-    if (!cli_flag(get->cli, "force"))
-        return cli_fail(CLI_REFUSED, "%s exists; --force replaces files in it, and removes nothing else",
-                        get->target);
-    if (get->is_directory != directory)
-        return cli_fail(CLI_REFUSED, "%s is %s directory; --force does not remove it", get->target,
-                        get->is_directory ? "a" : "no");
-    return 0;
+    code = cli_may_replace(&info, get->entry.kind, get->target);
+    if (code == 0 && !cli_flag(get->cli, "force"))
+        code = cli_fail(CLI_REFUSED, "%s exists; --force replaces files%s, and removes nothing else", get->target,
+                        get->is_directory ? " in it" : "");
+    if (code == 0 && S_ISLNK(info.st_mode) && get->entry.kind == REMORA_FILE)
+        code = follow_link(get);
+    return code;
 }
 
 /* Fetching */
@@ -131,40 +177,20 @@ static int fetch(struct get *get, uint64_t bytes)
 
 /* Writing */
 
-/* To the target, where nothing may have come up meanwhile unless it is to be replaced. */
-static int rename_to_target(struct get *get, const char *temporary)
-{
-    int result;
-    if (get->exists)
-        result = renameat(get->parent, temporary, get->parent, get->name);
-    else
-        result = renameat2(get->parent, temporary, get->parent, get->name, RENAME_NOREPLACE);
-    if (result != 0 && errno == EINVAL) /* a file system that cannot: checked before, at least */
-        result = renameat(get->parent, temporary, get->parent, get->name);
-    if (result == 0)
-        return 0;
-    return cli_fail(errno == EEXIST ? CLI_REFUSED : CLI_FAILED, "%s: %s", get->target, strerror(errno));
-}
-
 static int get_file(struct get *get)
 {
-    char temporary[CLI_TEMPORARY_TEXT];
     struct cli_restore restore;
     int code = get->entry.kind == REMORA_FILE ? fetch(get, get->entry.size) : 0;
     if (code != 0)
         return code;
-    cli_temporary_name(temporary);
     cli_restore_init(&restore, get->cli);
     restore.verify = true;
     cli_progress_file(&get->cli->progress, get->name, get->entry.size);
-    code = cli_restore(&restore, get->parent, temporary, get->remote.text, &get->entry, get->target);
+    code = cli_restore_whole(&restore, get->parent, get->name, get->remote.text, &get->entry, get->exists,
+                             get->target);
     if (code == 0 && restore.skipped)
         return CLI_FAILED;
-    if (code == 0) {
-        code = rename_to_target(get, temporary);
-        if (code != 0)
-            unlinkat(get->parent, temporary, 0);
-    }
+    cli_count_file(&get->count, get->entry.kind == REMORA_FILE ? get->entry.size : 0);
     return code;
 }
 
@@ -190,38 +216,54 @@ static int merge_directory(struct get *get)
     if (code == 0)
         code = cli_tree_write(&tree, root, &get->entry);
     close(root);
+    get->count = tree.count;
     return code;
 }
 
 static int make_directory(struct get *get)
 {
-    char temporary[CLI_TEMPORARY_TEXT];
+    struct cli_temporary temporary;
     struct cli_tree tree;
     uint64_t bytes = 0;
-    int root = -1, code = 0;
+    int code = 0;
     if (shows_progress(get->cli))
         code = cli_tree_bytes(get->cli, get->remote.text, &bytes);
     if (code == 0)
         code = fetch(get, bytes);
+    if (code == 0)
+        code = cli_temporary_directory(get->parent, get->name, get->target, &temporary);
     if (code != 0)
         return code;
-    cli_temporary_name(temporary);
-    if (mkdirat(get->parent, temporary, 0700) != 0 ||
-        (root = openat(get->parent, temporary, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)) < 0)
-        return cli_fail(CLI_FAILED, "%s: %s", get->target, strerror(errno));
     tree_init(get, &tree);
-    code = cli_tree_write(&tree, root, &get->entry);
-    close(root);
+    code = cli_tree_write(&tree, temporary.fd, &get->entry);
+    get->count = tree.count;
     if (code == 0)
-        code = rename_to_target(get, temporary);
-    if (code != 0 && cli_remove_tree(get->parent, temporary) != 0)
-        cli_warn("%s, beside %s, could not be removed: %s", temporary, get->target, strerror(errno));
+        code = cli_rename(get->parent, temporary.name, get->name, false, get->target);
+    if (code != 0 && cli_remove_tree(get->parent, temporary.name) != 0)
+        cli_warn("%s, beside %s, could not be removed: %s", temporary.name, get->target, strerror(errno));
+    close(temporary.fd);
     return code;
+}
+
+static void tell(const struct get *get)
+{
+    char count[CLI_COUNT_TEXT];
+    struct cli_json json;
+    cli_format_count(&get->count, count);
+    cli_say(get->cli, "got %s: %s", get->target, count);
+    if (!get->cli->json)
+        return;
+    cli_json_init(&json, stdout);
+    cli_json_begin(&json, '{');
+    cli_json_pair_text(&json, "path", get->remote.text);
+    cli_json_pair_text(&json, "local", get->target);
+    cli_json_count(&json, &get->count);
+    cli_json_end(&json, '}');
+    cli_json_close(&json);
 }
 
 static int get_entry(struct get *get)
 {
-    char bytes[CLI_SIZE_TEXT];
     int code = choose_target(get, get->cli->args.words_n > 2 ? get->cli->args.words[2] : ".");
     if (code == 0)
         code = check_target(get);
@@ -232,10 +274,8 @@ static int get_entry(struct get *get)
     else
         code = get->exists ? merge_directory(get) : make_directory(get);
     cli_progress_hide(&get->cli->progress);
-    cli_format_size(get->entry.size, bytes);
     if (code == 0)
-        cli_say(get->cli, "got %s%s%s", get->target, get->entry.kind == REMORA_FILE ? ", " : "",
-                get->entry.kind == REMORA_FILE ? bytes : "");
+        tell(get);
     return code;
 }
 
@@ -244,6 +284,8 @@ int cli_verb_get(struct cli *cli)
     struct get get = {.cli = cli, .parent = -1};
     bool stream = cli->args.words_n > 2 && strcmp(cli->args.words[2], "-") == 0;
     int code = cli_path(cli->args.words[1], &get.remote);
+    if (code == 0 && stream)
+        code = cli_refuse_json(cli);
     if (code == 0)
         code = cli_open_view(cli, cli->args.words[0], REMORA_READ_ONLY);
     if (code == 0)

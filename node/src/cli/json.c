@@ -204,6 +204,31 @@ void cli_json_item(struct cli_json *json, struct replica_pack_reader *reader)
     }
 }
 
+void cli_json_pair_text(struct cli_json *json, const char *key, const char *text)
+{
+    cli_json_key(json, key);
+    cli_json_text(json, text, strlen(text));
+}
+
+void cli_json_pair_uint(struct cli_json *json, const char *key, uint64_t value)
+{
+    cli_json_key(json, key);
+    cli_json_uint(json, value);
+}
+
+void cli_json_pair_bool(struct cli_json *json, const char *key, bool value)
+{
+    cli_json_key(json, key);
+    cli_json_bool(json, value);
+}
+
+void cli_json_count(struct cli_json *json, const struct cli_count *count)
+{
+    cli_json_pair_uint(json, "files", count->files);
+    cli_json_pair_uint(json, "directories", count->directories);
+    cli_json_pair_uint(json, "bytes", count->bytes);
+}
+
 void cli_json_close(struct cli_json *json)
 {
     fputc('\n', json->out);

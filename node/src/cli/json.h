@@ -3,6 +3,7 @@
 #ifndef CLI_JSON_H
 #define CLI_JSON_H
 
+#include "cli/format.h"
 #include "replica/pack.h"
 
 #include <stdio.h>
@@ -26,6 +27,12 @@ void cli_json_uint(struct cli_json *json, uint64_t value);
 void cli_json_int(struct cli_json *json, int64_t value);
 void cli_json_bool(struct cli_json *json, bool value);
 void cli_json_null(struct cli_json *json);
+/* A key and its value. */
+void cli_json_pair_text(struct cli_json *json, const char *key, const char *text);
+void cli_json_pair_uint(struct cli_json *json, const char *key, uint64_t value);
+void cli_json_pair_bool(struct cli_json *json, const char *key, bool value);
+/* `files`, `directories`, `bytes`. */
+void cli_json_count(struct cli_json *json, const struct cli_count *count);
 /* One MessagePack item, whatever it is; what is malformed becomes null. */
 void cli_json_item(struct cli_json *json, struct replica_pack_reader *reader);
 void cli_json_close(struct cli_json *json); /* ends the line */

@@ -1,5 +1,6 @@
 /* remora keygen. The only verb, besides `node`, that needs no node. */
 #include "cli/cli.h"
+#include "cli/json.h"
 
 #include "transport/credential.h"
 
@@ -97,6 +98,17 @@ static int read_options(const struct cli *cli, struct node_keygen_options *optio
     return 0;
 }
 
+static void print_json(const struct cli *cli, bool credential)
+{
+    struct cli_json json;
+    cli_json_init(&json, stdout);
+    cli_json_begin(&json, '{');
+    cli_json_pair_text(&json, "file", cli->args.words[0]);
+    cli_json_pair_text(&json, "kind", credential ? "credential" : "key");
+    cli_json_end(&json, '}');
+    cli_json_close(&json);
+}
+
 int cli_verb_keygen(struct cli *cli)
 {
     struct node_keygen_options options = {0};
@@ -108,6 +120,8 @@ int cli_verb_keygen(struct cli *cli)
     error = node_keygen(&options, &message);
     if (error != 0)
         code = cli_fail(cli_exit_of(error), "%s", message != NULL ? message : replica_error_text(error));
+    else if (cli->json)
+        print_json(cli, options.from != NULL);
     else
         cli_say(cli, "%s holds %s; whoever can read it belongs to the cluster", options.path,
                 options.from == NULL ? "a new cluster key" : "a new credential");

@@ -171,18 +171,10 @@ static int put_entries(struct put *put)
     return code;
 }
 
-static void describe(const struct put *put, char *ret_text, size_t size)
-{
-    char bytes[CLI_SIZE_TEXT];
-    cli_format_size(put->source.bytes, bytes);
-    snprintf(ret_text, size, "put %llu files, %s", (unsigned long long)put->source.files, bytes);
-}
-
 static int put_tree(struct cli *cli, const struct cli_path *remote)
 {
     const char *local = cli->args.words[1];
     struct put put = {.cli = cli};
-    char words[128];
     int code;
     if (cli_put_target(remote->text, remote->slash, local, put.target, sizeof put.target) != 0)
         return cli_fail(CLI_REFUSED, "%s/%s: longer than a path of a volume may be", remote->text, local);
@@ -194,12 +186,12 @@ static int put_tree(struct cli *cli, const struct cli_path *remote)
     if (code == 0)
         code = check(&put);
     if (code == 0) {
-        cli_progress_begin(&cli->progress, "put", put.source.bytes, !cli->quiet && isatty(STDERR_FILENO));
+        cli_progress_begin(&cli->progress, "put", put.source.count.bytes, !cli->quiet && isatty(STDERR_FILENO));
         code = put_entries(&put);
     }
     if (code == 0) {
-        describe(&put, words, sizeof words);
-        code = cli_commit(cli, words);
+        put.source.count.directories -= put.target[0] == '\0'; /* the volume's root is no entry of it */
+        code = cli_commit(cli, "put", &put.source.count);
     }
     free(put.is_there);
     cli_source_close(&put.source);
@@ -248,7 +240,7 @@ static int send_piece(struct cli *cli, char *path, uint64_t offset, const uint8_
     return error == 0 ? 0 : cli_fail_call(cli, error, path);
 }
 
-static int stream(struct cli *cli, char *path)
+static int stream(struct cli *cli, char *path, struct cli_count *ret_count)
 {
     uint8_t *data = malloc(STREAM_PIECE);
     uint64_t offset = 0;
@@ -261,11 +253,13 @@ static int stream(struct cli *cli, char *path)
         offset += n;
     }
     free(data);
+    cli_count_file(ret_count, offset);
     return code;
 }
 
 static int put_stream(struct cli *cli, struct cli_path *remote)
 {
+    struct cli_count count = {0};
     struct remora_entry there;
     bool exists;
     int code;
@@ -279,8 +273,8 @@ static int put_stream(struct cli *cli, struct cli_path *remote)
         remora_entry_free(&there);
     }
     if (code == 0)
-        code = stream(cli, remote->text);
-    return code == 0 ? cli_commit(cli, "put standard input") : code;
+        code = stream(cli, remote->text, &count);
+    return code == 0 ? cli_commit(cli, "put standard input:", &count) : code;
 }
 
 int cli_verb_put(struct cli *cli)

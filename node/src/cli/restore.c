@@ -7,7 +7,6 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <sys/xattr.h>
@@ -20,19 +19,10 @@ void cli_restore_init(struct cli_restore *restore, struct cli *cli)
     *restore = (struct cli_restore){.cli = cli, .as_root = geteuid() == 0};
 }
 
-void cli_temporary_name(char ret_name[CLI_TEMPORARY_TEXT])
-{
-    uint64_t digits;
-    if (getrandom(&digits, sizeof digits, 0) != (ssize_t)sizeof digits)
-        digits = (uint64_t)getpid(); /* names are made exclusively: one that is taken fails */
-    snprintf(ret_name, CLI_TEMPORARY_TEXT, ".remora-%016llx", (unsigned long long)digits);
-}
-
 static int failed(const char *shown)
 {
     int error = errno;
-    int code = error == ENOSPC || error == EDQUOT || error == EFBIG ? CLI_NO_SPACE : CLI_FAILED;
-    return cli_fail(code, "%s: %s", shown, strerror(error));
+    return cli_fail(cli_exit_of_errno(error), "%s: %s", shown, strerror(error));
 }
 
 static mode_t file_type(enum remora_kind kind)
@@ -108,11 +98,19 @@ static int set_metadata(struct cli_restore *restore, int dir, const char *name,
     return 0;
 }
 
+/* The root of a volume is there without anybody having made it: it has no stamp. */
+static bool is_unwritten(const struct remora_entry *entry)
+{
+    return strspn(entry->stamp, "0") == strlen(entry->stamp);
+}
+
 int cli_restore_directory(struct cli_restore *restore, int dir, const struct remora_entry *entry,
                           const char *shown)
 {
     struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, time_of(entry)};
     char path[PROC_TEXT];
+    if (is_unwritten(entry)) /* the time at which it was made here says more than 1970 */
+        times[1].tv_nsec = UTIME_OMIT;
     snprintf(path, sizeof path, "/proc/self/fd/%d/.", dir);
     if (restore->as_root && fchown(dir, entry->uid, entry->gid) != 0)
         return failed(shown);
@@ -192,16 +190,23 @@ static int fill_file(struct cli_restore *restore, int from, int to, const struct
     }
 }
 
-static int make_file(struct cli_restore *restore, int from, int dir, const char *name,
+/* Opens the bytes that the node holds: read-only, -1 for a file without any. */
+static int open_bytes(struct cli_restore *restore, const char *path, const struct remora_entry *entry,
+                      int *ret_fd)
+{
+    uint64_t size;
+    int error;
+    *ret_fd = -1;
+    if (entry->size == 0)
+        return 0;
+    error = remora_open(restore->cli->remora, &restore->cli->view, path, ret_fd, &size);
+    return error == 0 ? 0 : cli_fail_call(restore->cli, error, path);
+}
+
+static int make_file(struct cli_restore *restore, int from, int to, int dir, const char *name,
                      const struct remora_entry *entry, const char *shown)
 {
-    int to, code;
-    to = openat(dir, name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-    if (to < 0)
-        return failed(shown);
-    code = from >= 0 ? fill_file(restore, from, to, entry, shown) : 0;
-    if (close(to) != 0 && code == 0)
-        code = failed(shown);
+    int code = from >= 0 ? fill_file(restore, from, to, entry, shown) : 0;
     if (code == 0)
         code = set_metadata(restore, dir, name, entry, shown);
     if (code != 0)
@@ -209,18 +214,42 @@ static int make_file(struct cli_restore *restore, int from, int dir, const char 
     return code;
 }
 
+int cli_restore_into(struct cli_restore *restore, int to, int dir, const char *name, const char *path,
+                     const struct remora_entry *entry, const char *shown)
+{
+    int from, code = open_bytes(restore, path, entry, &from);
+    if (code != 0) {
+        unlinkat(dir, name, 0);
+        return code;
+    }
+    code = make_file(restore, from, to, dir, name, entry, shown);
+    if (from >= 0)
+        close(from);
+    return code;
+}
+
+static int create_file(struct cli_restore *restore, int from, int dir, const char *name,
+                       const struct remora_entry *entry, const char *shown)
+{
+    int to = openat(dir, name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600), code;
+    if (to < 0)
+        return failed(shown);
+    code = make_file(restore, from, to, dir, name, entry, shown);
+    if (close(to) != 0 && code == 0) { /* where it is written only then */
+        code = failed(shown);
+        unlinkat(dir, name, 0);
+    }
+    return code;
+}
+
 static int restore_file(struct cli_restore *restore, int dir, const char *name, const char *path,
                         const struct remora_entry *entry, const char *shown)
 {
-    uint64_t size;
-    int from = -1, code = 0;
-    if (entry->size > 0) {
-        int error = remora_open(restore->cli->remora, &restore->cli->view, path, &from, &size);
-        if (error != 0)
-            return cli_fail_call(restore->cli, error, path);
-    }
+    int from, code = open_bytes(restore, path, entry, &from);
+    if (code != 0)
+        return code;
     if (from < 0 || !restore->hardlink || !share(restore, from, dir, name, entry))
-        code = make_file(restore, from, dir, name, entry, shown);
+        code = create_file(restore, from, dir, name, entry, shown);
     if (from >= 0)
         close(from);
     return code;

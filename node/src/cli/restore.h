@@ -6,8 +6,6 @@
 
 #include "cli/cli.h"
 
-#define CLI_TEMPORARY_TEXT 64
-
 struct cli_restore {
     struct cli *cli;
     bool hardlink; /* share the node's own file where its mode, owner and times can be the entry's */
@@ -25,13 +23,14 @@ void cli_restore_init(struct cli_restore *restore, struct cli *cli);
 int cli_restore(struct cli_restore *restore, int dir, const char *name, const char *path,
                 const struct remora_entry *entry, const char *shown);
 
+/* The same for a file whose name in dir is made already: empty, and open for writing as `to` (borrowed). */
+int cli_restore_into(struct cli_restore *restore, int to, int dir, const char *name, const char *path,
+                     const struct remora_entry *entry, const char *shown);
+
 /* Gives an open directory the mode, owner, attributes and times of its entry; last of all, because what
  * happens in it changes them. */
 int cli_restore_directory(struct cli_restore *restore, int dir, const struct remora_entry *entry,
                           const char *shown);
-
-/* A name that nothing has: ".remora-" and random digits. */
-void cli_temporary_name(char ret_name[CLI_TEMPORARY_TEXT]);
 
 /* Removes name in dir with all below it, as far as that can be done; follows no links. 0 or -1 (errno). */
 int cli_remove_tree(int dir, const char *name);

@@ -71,10 +71,10 @@ static int note_inode(struct cli_source *source, struct cli_source_item *item, c
         item->link = strdup(first);
         return item->link == NULL ? cli_no_memory() : 0;
     }
-    if (S_ISREG(info->st_mode)) {
-        source->bytes += (uint64_t)info->st_size;
-        source->files++;
-    }
+    if (S_ISDIR(info->st_mode))
+        source->count.directories++;
+    else
+        cli_count_file(&source->count, S_ISREG(info->st_mode) ? (uint64_t)info->st_size : 0);
     return 0;
 }
 

@@ -23,8 +23,7 @@ struct cli_source {
     char *root; /* without symbolic links */
     struct cli_source_item *items;
     size_t n, capacity;
-    uint64_t bytes; /* of all files, each inode once */
-    uint64_t files;
+    struct cli_count count; /* the root too */
     struct cli_ids inodes;
 };
 

@@ -1,9 +1,11 @@
 #include "cli/tree.h"
 
 #include "cli/paths.h"
+#include "cli/replace.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -15,8 +17,7 @@
 static int failed(const struct cli_tree *tree, const char *path)
 {
     int error = errno;
-    return cli_fail(error == ENOSPC || error == EDQUOT ? CLI_NO_SPACE : CLI_FAILED, "%s (%s): %s",
-                    tree->shown, path,
+    return cli_fail(cli_exit_of_errno(error), "%s (%s): %s", tree->shown, path,
                     error == EMFILE ? "too many levels of directories for this process's limit of open files"
                                     : strerror(error));
 }
@@ -74,6 +75,7 @@ static void close_tree(struct cli_tree *tree)
 static int enter(struct cli_tree *tree, const char *path, const char *name)
 {
     int dir;
+    tree->count.directories++;
     if (mkdirat(top(tree), name, PRIVATE_MODE) != 0 && (errno != EEXIST || !tree->merge))
         return failed(tree, path);
     dir = openat(top(tree), name, OPEN_DIRECTORY);
@@ -98,36 +100,49 @@ static int make_link(struct cli_tree *tree, const char *first, const char *name,
     return tree->restore.skipped ? 0 : failed(tree, path);
 }
 
-/* Makes the entry as name. */
-static int make(struct cli_tree *tree, const char *name, const char *path, const struct remora_entry *entry)
+/* Makes the entry as name, and removes nothing. */
+static int make_new(struct cli_tree *tree, const char *path, const struct remora_entry *entry)
 {
-    const char *first = NULL;
-    tree->restore.skipped = false;
-    if (entry->has_object) {
-        int code = cli_ids_first(&tree->links, entry->object, below(tree, path), &first);
-        if (code != 0)
-            return code;
-    }
-    if (first != NULL)
-        return make_link(tree, first, name, path, entry);
     if (tree->reuse != NULL && entry->kind == REMORA_FILE &&
-        tree->reuse(tree->context, top(tree), name, path, entry))
+        tree->reuse(tree->context, top(tree), entry->path, path, entry))
         return 0;
-    return cli_restore(&tree->restore, top(tree), name, path, entry, path);
+    return cli_restore(&tree->restore, top(tree), entry->path, path, entry, path);
 }
 
-static int make_over(struct cli_tree *tree, const char *path, const struct remora_entry *entry)
+/* Puts a link where there may be something already. */
+static int link_over(struct cli_tree *tree, const char *first, const char *path,
+                     const struct remora_entry *entry)
 {
     char temporary[CLI_TEMPORARY_TEXT];
     int code;
-    cli_temporary_name(temporary);
-    code = make(tree, temporary, path, entry);
-    if (code == 0 && tree->restore.skipped)
-        return 0;
-    if (code == 0 && renameat(top(tree), temporary, top(tree), entry->path) != 0)
-        code = failed(tree, path);
+    cli_temporary_name(entry->path, temporary);
+    (void)cli_remove_tree(top(tree), temporary); /* what stays makes the next line fail */
+    code = make_link(tree, first, temporary, path, entry);
+    if (code == 0 && !tree->restore.skipped)
+        code = cli_rename(top(tree), temporary, entry->path, true, path);
     /* Also after success: rename(2) of two names of one file leaves both. */
     unlinkat(top(tree), temporary, 0);
+    return code;
+}
+
+static int make(struct cli_tree *tree, const char *path, const struct remora_entry *entry)
+{
+    const char *first = NULL;
+    int code = 0;
+    tree->restore.skipped = false;
+    if (entry->has_object)
+        code = cli_ids_first(&tree->links, entry->object, below(tree, path), &first);
+    if (code != 0)
+        return code;
+    if (first != NULL)
+        return tree->merge ? link_over(tree, first, path, entry)
+                           : make_link(tree, first, entry->path, path, entry);
+    if (tree->merge)
+        code = cli_restore_whole(&tree->restore, top(tree), entry->path, path, entry, true, path);
+    else
+        code = make_new(tree, path, entry);
+    if (code == 0 && !tree->restore.skipped)
+        cli_count_file(&tree->count, entry->kind == REMORA_FILE ? entry->size : 0);
     return code;
 }
 
@@ -141,7 +156,7 @@ static int write_entry(void *context, enum cli_walk_when when, const char *path,
     if (entry->kind == REMORA_DIRECTORY)
         return enter(tree, path, entry->path);
     cli_progress_file(&tree->cli->progress, path, entry->size);
-    code = tree->merge ? make_over(tree, path, entry) : make(tree, entry->path, path, entry);
+    code = make(tree, path, entry);
     cli_progress_add(&tree->cli->progress, entry->size);
     return code;
 }
@@ -149,6 +164,7 @@ static int write_entry(void *context, enum cli_walk_when when, const char *path,
 int cli_tree_write(struct cli_tree *tree, int root, const struct remora_entry *entry)
 {
     int code = push(tree, root);
+    tree->count.directories += tree->from[0] != '\0'; /* a volume's root is no entry of it */
     if (code == 0)
         code = cli_walk(tree->cli, tree->from, true, write_entry, tree);
     if (code == 0)
@@ -179,12 +195,14 @@ static int check_entry(void *context, enum cli_walk_when when, const char *path,
     }
     exists = dir >= 0 && fstatat(dir, entry->path, &info, AT_SYMLINK_NOFOLLOW) == 0;
     check->bytes += entry->kind == REMORA_FILE ? entry->size : 0;
-    if (exists && directory && !S_ISDIR(info.st_mode))
-        return cli_fail(CLI_REFUSED, "%s (%s) is no directory here; --force does not remove it", tree->shown,
-                        path);
-    if (exists && !directory && S_ISDIR(info.st_mode))
-        return cli_fail(CLI_REFUSED, "%s (%s) is a directory here; --force does not remove it", tree->shown,
-                        path);
+    if (exists) {
+        char shown[2 * PATH_MAX];
+        int code;
+        snprintf(shown, sizeof shown, "%s/%s", tree->shown, below(tree, path));
+        code = cli_may_replace(&info, entry->kind, shown);
+        if (code != 0)
+            return code;
+    }
     if (!directory)
         return 0;
     dir = exists ? openat(dir, entry->path, OPEN_DIRECTORY) : -1;

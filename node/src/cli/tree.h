@@ -2,6 +2,7 @@
 #ifndef CLI_TREE_H
 #define CLI_TREE_H
 
+#include "cli/format.h"
 #include "cli/restore.h"
 #include "cli/walk.h"
 
@@ -16,6 +17,7 @@ struct cli_tree {
     bool (*reuse)(void *context, int dir, const char *name, const char *path,
                   const struct remora_entry *entry);
     void *context;
+    struct cli_count count; /* of what was made */
 
     /* private */
     int *dirs; /* open, from the root down to where the walk is */

@@ -15,6 +15,7 @@
 struct choice {
     const char *label; /* NULL: any */
     size_t found;
+    char chosen[TEXT]; /* the label of the one that fits */
     char labels[CLI_MESSAGE_MAX]; /* of those that fit */
 };
 
@@ -32,11 +33,12 @@ static void consider(struct cli *cli, struct choice *choice, const struct replic
         return;
     snprintf(choice->labels + n, sizeof choice->labels - n, "%s\"%s\"", n > 0 ? ", " : "", label);
     memcpy(cli->view.id, id.bytes, sizeof cli->view.id);
+    memcpy(choice->chosen, label, sizeof label);
     choice->found++;
 }
 
-/* The one view of the volume on this node that fits. 0 or an exit code. */
-static int choose_view(struct cli *cli, const char *volume)
+/* The one view of the volume on this node that fits; its label if that is asked for. 0 or an exit code. */
+static int choose_view(struct cli *cli, const char *volume, char ret_label[TEXT])
 {
     struct choice choice = {.label = cli_text(cli, "label")};
     struct replica_pack_reader map, reader;
@@ -64,10 +66,12 @@ static int choose_view(struct cli *cli, const char *volume)
         }
     }
     cli_result_close(&result);
+    if (code == 0 && choice.found == 1 && ret_label != NULL)
+        memcpy(ret_label, choice.chosen, sizeof choice.chosen);
     if (code != 0 || choice.found == 1)
         return code;
     if (choice.found == 0)
-        return cli_fail(CLI_FAILED, "no program works in a view of %s%s%s on this node", volume,
+        return cli_fail(CLI_FAILED, "no program on this node works in a view of %s%s%s that others can name; put, mkdir, mv, rm and cp commit by themselves", volume,
                         choice.label != NULL ? " with the label " : "",
                         choice.label != NULL ? choice.label : "");
     return cli_fail(CLI_REFUSED, "several views of %s fit: %s; choose by --label", volume, choice.labels);
@@ -75,8 +79,8 @@ static int choose_view(struct cli *cli, const char *volume)
 
 int cli_verb_commit(struct cli *cli)
 {
-    int code = choose_view(cli, cli->args.words[0]);
-    return code == 0 ? cli_commit(cli, "committed") : code;
+    int code = choose_view(cli, cli->args.words[0], NULL);
+    return code == 0 ? cli_commit(cli, "committed", NULL) : code;
 }
 
 static void print_reload(struct cli *cli, const struct remora_reload *reload)
@@ -111,7 +115,7 @@ static void print_reload(struct cli *cli, const struct remora_reload *reload)
 int cli_verb_reload(struct cli *cli)
 {
     struct remora_reload reload;
-    int code = choose_view(cli, cli->args.words[0]), error;
+    int code = choose_view(cli, cli->args.words[0], NULL), error;
     if (code != 0)
         return code;
     error = remora_reload(cli->remora, &cli->view, REMORA_RELOAD_QUORUM, NULL, &reload);
@@ -122,13 +126,33 @@ int cli_verb_reload(struct cli *cli)
     return 0;
 }
 
+static void tell_hold(const struct cli *cli, const char *label, bool hold)
+{
+    const char *volume = cli->args.words[0];
+    struct cli_json json;
+    if (hold)
+        cli_say(cli, "background commits are held; `remora hold %s --release` lets them go on", volume);
+    else
+        cli_say(cli, "background commits of %s go on", volume);
+    if (!cli->json)
+        return;
+    cli_json_init(&json, stdout);
+    cli_json_begin(&json, '{');
+    cli_json_pair_text(&json, "volume", volume);
+    cli_json_pair_text(&json, "label", label);
+    cli_json_pair_bool(&json, "held", hold);
+    cli_json_end(&json, '}');
+    cli_json_close(&json);
+}
+
 int cli_verb_hold(struct cli *cli)
 {
     bool hold = !cli_flag(cli, "release");
     struct replica_buffer params;
     struct replica_id id;
     struct cli_result result;
-    int code = choose_view(cli, cli->args.words[0]);
+    char label[TEXT];
+    int code = choose_view(cli, cli->args.words[0], label);
     if (code != 0)
         return code;
     memcpy(id.bytes, cli->view.id, sizeof id.bytes);
@@ -141,10 +165,7 @@ int cli_verb_hold(struct cli *cli)
     code = cli_call(cli, "view.hold", &params, NULL, &result);
     cli_result_close(&result);
     if (code == 0)
-        cli_say(cli,
-                hold ? "background commits are held; `remora hold %s --release` lets them go on"
-                     : "background commits of %s go on",
-                cli->args.words[0]);
+        tell_hold(cli, label, hold);
     return code;
 }
 

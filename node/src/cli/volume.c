@@ -181,7 +181,8 @@ static void print_info(const struct cli_result *result)
     print_names(&map, "voters");
     printf("\n");
     print_bytes("size", cli_get_number(&map, "size"));
-    printf("files         %llu\n", (unsigned long long)cli_get_number(&map, "files"));
+    printf("files         %llu\ndirectories   %llu\n", (unsigned long long)cli_get_number(&map, "files"),
+           (unsigned long long)(cli_get_number(&map, "inodes") - cli_get_number(&map, "files")));
     print_bytes("history", cli_get_number(&map, "history_size"));
     print_time("last commit", cli_get_number(&map, "last_commit_ms"));
     n = cli_get_array(&map, "warnings", &reader);
@@ -253,6 +254,20 @@ int cli_verb_volume_rename(struct cli *cli)
     return code;
 }
 
+static void tell_missing(const struct cli *cli, const char *name)
+{
+    struct cli_json json;
+    cli_say(cli, "there is no volume %s", name);
+    if (!cli->json)
+        return;
+    cli_json_init(&json, stdout);
+    cli_json_begin(&json, '{');
+    cli_json_pair_text(&json, "name", name);
+    cli_json_pair_bool(&json, "missing", true);
+    cli_json_end(&json, '}');
+    cli_json_close(&json);
+}
+
 int cli_verb_volume_delete(struct cli *cli)
 {
     const char *name = cli->args.words[0];
@@ -273,8 +288,10 @@ int cli_verb_volume_delete(struct cli *cli)
     if (error == 0 && cli->json)
         print_json(cli, &(struct cli_result){result, size});
     free(result);
-    if (error == REPLICA_E_NOTFOUND && cli_flag(cli, "allow-missing"))
+    if (error == REPLICA_E_NOTFOUND && cli_flag(cli, "allow-missing")) {
+        tell_missing(cli, name);
         return 0;
+    }
     if (error != 0)
         return cli_fail_call(cli, error, NULL);
     cli_say(cli, "volume %s is deleted; for a day, `remora volume undelete %s` brings it back", name, name);

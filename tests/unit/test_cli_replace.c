@@ -158,7 +158,8 @@ static void special_files_give_way_to_their_own_kind_only(void **state)
     static const mode_t THERE[] = {S_IFREG, S_IFLNK, S_IFDIR, S_IFIFO, S_IFSOCK, S_IFCHR, S_IFBLK};
     static const enum remora_kind COMES[] = {REMORA_FILE,   REMORA_SYMLINK, REMORA_DIRECTORY, REMORA_FIFO,
                                              REMORA_SOCKET, REMORA_CHAR,    REMORA_BLOCK};
-    static const char *const MAY[] = {"yy.yyyy", "yy.yyyy", "..y....", "...y...", "....y..", ".....y.", "......y"};
+    static const char *const MAY[] = {"yy.yyyy", "yy.yyyy", "..y....", "...y...",
+                                      "....y..", ".....y.", "......y"};
     (void)state;
     for (size_t i = 0; i < 7; i++)
         for (size_t j = 0; j < 7; j++) {

@@ -21,7 +21,7 @@ struct checkout {
     struct cli_path sub;
     struct cli_generations generations;
     struct cli_count count; /* of the newest generation */
-    bool troubled; /* a failure to follow has been said */
+    bool troubled;          /* a failure to follow has been said */
 };
 
 /* One generation */

@@ -55,7 +55,9 @@ int cli_no_memory(void)
 
 int cli_refuse_json(const struct cli *cli)
 {
-    return !cli->json ? 0 : cli_fail(CLI_REFUSED, "standard output gets the bytes of files: there is no --json of them");
+    return !cli->json
+               ? 0
+               : cli_fail(CLI_REFUSED, "standard output gets the bytes of files: there is no --json of them");
 }
 
 const char *cli_shown(const char *path)

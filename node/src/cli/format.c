@@ -72,8 +72,8 @@ void cli_format_count(const struct cli_count *count, char ret_text[CLI_COUNT_TEX
     char bytes[CLI_SIZE_TEXT], directories[40] = "";
     cli_format_size(count->bytes, bytes);
     if (count->directories > 0)
-        snprintf(directories, sizeof directories, " and %llu director%s", (unsigned long long)count->directories,
-                 count->directories == 1 ? "y" : "ies");
+        snprintf(directories, sizeof directories, " and %llu director%s",
+                 (unsigned long long)count->directories, count->directories == 1 ? "y" : "ies");
     snprintf(ret_text, CLI_COUNT_TEXT, "%llu file%s%s, %s", (unsigned long long)count->files,
              cli_plural(count->files), directories, bytes);
 }

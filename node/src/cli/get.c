@@ -87,13 +87,15 @@ static int follow_link(struct get *get)
     char *end;
     struct stat info;
     if (stat(get->target, &info) != 0)
-        return cli_fail(CLI_REFUSED, "%s is a symbolic link that leads nowhere; remove it first", get->target);
+        return cli_fail(CLI_REFUSED, "%s is a symbolic link that leads nowhere; remove it first",
+                        get->target);
     if (!S_ISREG(info.st_mode))
         return cli_may_replace(&info, get->entry.kind, get->target);
     end = realpath(get->target, NULL);
     if (end == NULL || strlen(end) >= sizeof get->target) {
         free(end);
-        return cli_fail(CLI_FAILED, "%s: the end of the link cannot be found: %s", get->target, strerror(errno));
+        return cli_fail(CLI_FAILED, "%s: the end of the link cannot be found: %s", get->target,
+                        strerror(errno));
     }
     strcpy(get->target, end);
     free(end);
@@ -113,8 +115,8 @@ static int check_place(const struct get *get)
     parent[n] = '\0';
     if (!is_of_the_system(parent))
         return 0;
-    return cli_fail(CLI_REFUSED, "%s: nothing is made or replaced in %s; `-` writes to standard output", get->target,
-                    parent);
+    return cli_fail(CLI_REFUSED, "%s: nothing is made or replaced in %s; `-` writes to standard output",
+                    get->target, parent);
 }
 
 static int check_target(struct get *get)
@@ -131,8 +133,8 @@ static int check_target(struct get *get)
     get->is_directory = S_ISDIR(info.st_mode);
     code = cli_may_replace(&info, get->entry.kind, get->target);
     if (code == 0 && !cli_flag(get->cli, "force"))
-        code = cli_fail(CLI_REFUSED, "%s exists; --force replaces files%s, and removes nothing else", get->target,
-                        get->is_directory ? " in it" : "");
+        code = cli_fail(CLI_REFUSED, "%s exists; --force replaces files%s, and removes nothing else",
+                        get->target, get->is_directory ? " in it" : "");
     if (code == 0 && S_ISLNK(info.st_mode) && get->entry.kind == REMORA_FILE)
         code = follow_link(get);
     return code;

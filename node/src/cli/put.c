@@ -186,7 +186,8 @@ static int put_tree(struct cli *cli, const struct cli_path *remote)
     if (code == 0)
         code = check(&put);
     if (code == 0) {
-        cli_progress_begin(&cli->progress, "put", put.source.count.bytes, !cli->quiet && isatty(STDERR_FILENO));
+        cli_progress_begin(&cli->progress, "put", put.source.count.bytes,
+                           !cli->quiet && isatty(STDERR_FILENO));
         code = put_entries(&put);
     }
     if (code == 0) {

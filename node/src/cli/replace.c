@@ -107,7 +107,8 @@ int cli_temporary_directory(int dir, const char *target, const char *shown,
             *ret_temporary = temporary;
             return 0;
         }
-        if (locked == 0 && cli_remove_tree(dir, temporary.name) != 0) /* what a killed get left, locked meanwhile */
+        if (locked == 0 &&
+            cli_remove_tree(dir, temporary.name) != 0) /* what a killed get left, locked meanwhile */
             i = TRIES;
         if (temporary.fd >= 0)
             close(temporary.fd);
@@ -156,8 +157,8 @@ int cli_may_replace(const struct stat *there, enum remora_kind kind, const char 
     if (!S_ISDIR(there->st_mode) && kind == REMORA_DIRECTORY)
         return cli_fail(CLI_REFUSED, "%s is no directory here; it is never replaced by one", shown);
     if (special != NULL && !is_same_kind(there->st_mode, kind))
-        return cli_fail(CLI_REFUSED, "%s is %s, which is never replaced; `-` writes to standard output", shown,
-                        special);
+        return cli_fail(CLI_REFUSED, "%s is %s, which is never replaced; `-` writes to standard output",
+                        shown, special);
     return 0;
 }
 

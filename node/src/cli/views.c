@@ -15,7 +15,7 @@
 struct choice {
     const char *label; /* NULL: any */
     size_t found;
-    char chosen[TEXT]; /* the label of the one that fits */
+    char chosen[TEXT];            /* the label of the one that fits */
     char labels[CLI_MESSAGE_MAX]; /* of those that fit */
 };
 
@@ -71,8 +71,10 @@ static int choose_view(struct cli *cli, const char *volume, char ret_label[TEXT]
     if (code != 0 || choice.found == 1)
         return code;
     if (choice.found == 0)
-        return cli_fail(CLI_FAILED, "no program on this node works in a view of %s%s%s that others can name; put, mkdir, mv, rm and cp commit by themselves", volume,
-                        choice.label != NULL ? " with the label " : "",
+        return cli_fail(CLI_FAILED,
+                        "no program on this node works in a view of %s%s%s that others can name; put, mkdir, "
+                        "mv, rm and cp commit by themselves",
+                        volume, choice.label != NULL ? " with the label " : "",
                         choice.label != NULL ? choice.label : "");
     return cli_fail(CLI_REFUSED, "several views of %s fit: %s; choose by --label", volume, choice.labels);
 }

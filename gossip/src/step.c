@@ -175,6 +175,14 @@ void gossip_update_note(struct gossip_update *update, enum gossip_note_kind kind
         note->content = *content;
 }
 
+void gossip_update_note_piece(struct gossip_update *update, const struct replica_content_id *content,
+                              uint64_t bytes)
+{
+    gossip_update_note(update, GOSSIP_NOTE_PIECE, NULL, NULL, content);
+    if (!update->failed)
+        update->notes[update->notes_n - 1].bytes = bytes;
+}
+
 void gossip_update_wake(struct gossip_update *update, uint64_t at_ms)
 {
     if (at_ms < update->wake_ms)

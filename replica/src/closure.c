@@ -166,6 +166,11 @@ int replica_closure_scan(struct replica_closure *closure, struct replica_content
     return closure->scanned ? 0 : REPLICA_E_AGAIN;
 }
 
+bool replica_closure_lacks(const struct replica_closure *closure, const struct replica_content_id *content)
+{
+    return closure->missing_n > 0 && closure->missing[slot_of(closure, content)].length != SLOT_FREE;
+}
+
 bool replica_closure_arrived(struct replica_closure *closure, const struct replica_content_id *content)
 {
     return missing_remove(closure, content);

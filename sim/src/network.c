@@ -44,6 +44,18 @@ static uint64_t draw_delay(struct world *world)
     return delay;
 }
 
+/* A piece is there once it is written, after those before it. */
+static void wait_for_disk(struct world *world, struct event *event)
+{
+    struct node *node = &world->nodes[event->node];
+    if (event->kind != EVENT_PIECE || node->disk_bytes_per_s == 0)
+        return;
+    if (event->at_ms < node->disk_free_ms)
+        event->at_ms = node->disk_free_ms;
+    event->at_ms += event->size * 1000 / node->disk_bytes_per_s;
+    node->disk_free_ms = event->at_ms;
+}
+
 void network_push(struct world *world, struct event *event)
 {
     if (event->from == event->node) { /* loops back inside the node */
@@ -62,6 +74,7 @@ void network_push(struct world *world, struct event *event)
         queue_push(&world->queue, twin);
     }
     event->at_ms = world->now_ms + draw_delay(world);
+    wait_for_disk(world, event);
     queue_push(&world->queue, event);
 }
 

@@ -268,6 +268,12 @@ void world_set_clock(struct world *world, size_t node, int64_t offset_ms)
     world->nodes[node].clock_offset_ms = offset_ms;
 }
 
+void world_set_disk(struct world *world, size_t node, uint64_t bytes_per_s)
+{
+    world->nodes[node].disk_bytes_per_s = bytes_per_s;
+    world->nodes[node].disk_free_ms = world->now_ms;
+}
+
 struct gossip_peer *world_peer(const struct world *world, size_t node)
 {
     return world->nodes[node].peer;

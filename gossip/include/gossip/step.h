@@ -97,6 +97,7 @@ enum gossip_note_kind {
     GOSSIP_NOTE_WANT,   /* sync, quorum: fetch `content` of `volume`; `store` (may be zero) surely has it */
     GOSSIP_NOTE_UNWANT, /* sync, quorum: nobody waits for `content` any more */
     GOSSIP_NOTE_HAVE,   /* swarm: `content` is filled or complete here */
+    GOSSIP_NOTE_PIECE,  /* swarm: `bytes` of `content`, which is wanted, have arrived here */
     GOSSIP_NOTE_PULL,   /* quorum: bring `volume` up to the vector set as its target */
     GOSSIP_NOTE_STORED, /* sync: deltas of `volume` were added to the log */
     GOSSIP_NOTE_COMMITTED, /* quorum, sync: the committed vector of `volume` rose */
@@ -108,6 +109,7 @@ struct gossip_note {
     struct replica_id volume;
     struct replica_id store;
     struct replica_content_id content;
+    uint64_t bytes;
 };
 
 /* Filled by steps, emptied by the shell. Reused between steps: _init once, _clear before each. */
@@ -151,6 +153,8 @@ void gossip_update_settle(struct gossip_update *update, const struct replica_id 
 void gossip_update_note(struct gossip_update *update, enum gossip_note_kind kind,
                         const struct replica_id *volume, const struct replica_id *store,
                         const struct replica_content_id *content);
+void gossip_update_note_piece(struct gossip_update *update, const struct replica_content_id *content,
+                              uint64_t bytes);
 void gossip_update_wake(struct gossip_update *update, uint64_t at_ms); /* keeps the earliest */
 
 /* A message as it came in. payload is borrowed and untrusted. */

@@ -177,6 +177,7 @@ static int to_quorum(struct gossip_peer *peer, enum gossip_quorum_event_kind kin
     if (note != NULL) {
         e.volume = note->volume;
         e.content = note->content;
+        e.size = note->bytes;
     }
     return gossip_quorum_step(&peer->quorum, &e, update);
 }
@@ -234,6 +235,8 @@ static int deliver(struct gossip_peer *peer, const struct gossip_peer_event *eve
         peer_evict_touch(peer, &note->content);
         rv = to_sync(peer, GOSSIP_SYNC_EVENT_HAVE, event, note, update);
         return rv != 0 ? rv : to_quorum(peer, GOSSIP_QUORUM_EVENT_HAVE, event, note, update);
+    case GOSSIP_NOTE_PIECE:
+        return to_quorum(peer, GOSSIP_QUORUM_EVENT_PIECE, event, note, update);
     case GOSSIP_NOTE_PULL:
         return to_sync(peer, GOSSIP_SYNC_EVENT_PULL, event, note, update);
     case GOSSIP_NOTE_STORED:

@@ -30,7 +30,7 @@
 
 enum quorum_message {
     QUORUM_PREPARE = 1, /* writer → voter: volume, epoch, phase, proposal */
-    QUORUM_PREPARED,  /* voter → writer: volume, commit, epoch, phase, verdict, hlc, clock, dot, missing */
+    QUORUM_PREPARED, /* voter → writer: volume, commit, epoch, phase, verdict, code, hlc, clock, dot, missing, arrived */
     QUORUM_MINT,      /* writer → coordinator: volume, commit, epoch, phase, hlc */
     QUORUM_OUTCOME,   /* coordinator → writer: volume, commit, code, dot, hlc */
     QUORUM_REPLICATE, /* coordinator → voter: volume, epoch, phase, delta record */
@@ -115,6 +115,7 @@ enum gossip_quorum_event_kind {
     GOSSIP_QUORUM_EVENT_SETTLED,
     GOSSIP_QUORUM_EVENT_STORED,
     GOSSIP_QUORUM_EVENT_HAVE,
+    GOSSIP_QUORUM_EVENT_PIECE, /* content, size: so many bytes of it have arrived */
     GOSSIP_QUORUM_EVENT_COMMITTED,
     GOSSIP_QUORUM_EVENT_APPLIED,
     GOSSIP_QUORUM_EVENT_SYNCED, /* after sync's own */

@@ -6,29 +6,36 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void send_prepared(struct gossip_quorum *quorum, const struct attached *attached,
-                          const struct gossip_configuration *configuration, const struct replica_id *commit,
-                          const struct replica_id *writer, enum quorum_verdict verdict, int code,
-                          const struct replica_dot *dot, uint64_t missing, struct gossip_time time,
-                          struct gossip_update *update)
+#define REPORT_MS 1000 /* between words to the writer about a closure that is not here yet */
+
+/* What a writer hears of its proposal. */
+struct verdict {
+    enum quorum_verdict verdict;
+    int code;
+    struct replica_dot dot;    /* KNOWN */
+    uint64_t missing, arrived; /* PENDING: contents, bytes */
+};
+
+static void send_prepared(const struct attached *attached, const struct gossip_configuration *configuration,
+                          const struct replica_id *commit, const struct replica_id *writer,
+                          struct verdict verdict, struct gossip_time time, struct gossip_update *update)
 {
-    struct replica_dot none = {.seq = 0};
     struct replica_buffer payload;
-    (void)quorum;
     replica_buffer_init(&payload);
     replica_pack_array(&payload, 11);
     replica_pack_id(&payload, &attached->id);
     replica_pack_id(&payload, commit);
     replica_pack_uint(&payload, configuration->epoch);
     replica_pack_uint(&payload, configuration->phase);
-    replica_pack_uint(&payload, verdict);
-    replica_pack_int(&payload, code);
+    replica_pack_uint(&payload, verdict.verdict);
+    replica_pack_int(&payload, verdict.code);
     replica_pack_uint(&payload, replica_volume_state(attached->volume)->hlc_high);
     replica_pack_uint(&payload, time.wall_ms);
-    replica_pack_dot(&payload, dot != NULL ? dot : &none);
-    replica_pack_uint(&payload, missing);
+    replica_pack_dot(&payload, &verdict.dot);
+    replica_pack_uint(&payload, verdict.missing);
+    replica_pack_uint(&payload, verdict.arrived);
     gossip_update_send(update, writer, GOSSIP_ROOM_QUORUM, QUORUM_PREPARED, &payload,
-                       verdict == QUORUM_VERDICT_READY || verdict == QUORUM_VERDICT_KNOWN);
+                       verdict.verdict == QUORUM_VERDICT_READY || verdict.verdict == QUORUM_VERDICT_KNOWN);
     replica_buffer_close(&payload);
 }
 
@@ -189,6 +196,14 @@ static int check_limit(struct gossip_quorum *quorum, const struct attached *atta
     return rv;
 }
 
+static void answer(const struct attached *attached, const struct gossip_volume *volume,
+                   const struct prepare *prepare, struct verdict verdict, struct gossip_time time,
+                   struct gossip_update *update)
+{
+    send_prepared(attached, &volume->configuration, &prepare->commit, &prepare->writer, verdict, time,
+                  update);
+}
+
 /* Scans on; answers the writer when the closure is here, or about once a second that it is not yet. */
 static int advance_prepare(struct gossip_quorum *quorum, struct attached *attached,
                            const struct gossip_volume *volume, struct prepare *prepare,
@@ -203,8 +218,8 @@ static int advance_prepare(struct gossip_quorum *quorum, struct attached *attach
         return 0;
     }
     if (rv == REPLICA_E_MALFORMED || rv == REPLICA_E_TOOBIG || rv == REPLICA_E_NOSPACE) {
-        send_prepared(quorum, attached, &volume->configuration, &prepare->commit, &prepare->writer,
-                      QUORUM_VERDICT_REFUSED, rv, NULL, 0, time, update);
+        answer(attached, volume, prepare, (struct verdict){.verdict = QUORUM_VERDICT_REFUSED, .code = rv},
+               time, update);
         prepare->done = true;
         return 0;
     }
@@ -212,13 +227,15 @@ static int advance_prepare(struct gossip_quorum *quorum, struct attached *attach
         return rv;
     if (replica_closure_is_filled(&prepare->closure)) {
         remember_prepared(attached->voting, volume->configuration.epoch, &prepare->commit);
-        send_prepared(quorum, attached, &volume->configuration, &prepare->commit, &prepare->writer,
-                      QUORUM_VERDICT_READY, 0, NULL, 0, time, update);
+        answer(attached, volume, prepare, (struct verdict){.verdict = QUORUM_VERDICT_READY}, time, update);
         prepare->done = true;
     } else if (time.now_ms >= prepare->report_at_ms) {
-        send_prepared(quorum, attached, &volume->configuration, &prepare->commit, &prepare->writer,
-                      QUORUM_VERDICT_PENDING, 0, NULL, prepare->closure.missing_n, time, update);
-        prepare->report_at_ms = time.now_ms + 1000;
+        answer(attached, volume, prepare,
+               (struct verdict){.verdict = QUORUM_VERDICT_PENDING,
+                                .missing = prepare->closure.missing_n,
+                                .arrived = prepare->arrived},
+               time, update);
+        prepare->report_at_ms = time.now_ms + REPORT_MS;
     }
     return 0;
 }
@@ -269,9 +286,9 @@ static int start_prepare(struct gossip_quorum *quorum, struct attached *attached
     if (rv == REPLICA_E_IO || rv == REPLICA_E_NOMEM || rv == REPLICA_E_CORRUPT)
         return rv;
     if (rv != 0) {
-        enum quorum_verdict verdict = rv == REPLICA_E_BUSY ? QUORUM_VERDICT_PENDING : QUORUM_VERDICT_REFUSED;
-        send_prepared(quorum, attached, &volume->configuration, &delta->commit, &delta->node, verdict, rv,
-                      NULL, 0, time, update);
+        struct verdict verdict = {
+            .verdict = rv == REPLICA_E_BUSY ? QUORUM_VERDICT_PENDING : QUORUM_VERDICT_REFUSED, .code = rv};
+        send_prepared(attached, &volume->configuration, &delta->commit, &delta->node, verdict, time, update);
         return 0;
     }
     prepare->report_at_ms = 0;
@@ -299,20 +316,21 @@ int voting_receive_prepare(struct gossip_quorum *quorum, const struct gossip_quo
         !replica_id_equal(&delta.node, &event->message.from->store) || delta.dot.seq != 0)
         return REPLICA_E_MALFORMED;
     if (!gossip_principal_may(event->message.from, volume->name, true)) {
-        send_prepared(quorum, attached, configuration, &delta.commit, &delta.node, QUORUM_VERDICT_REFUSED,
-                      REPLICA_E_DENIED, NULL, 0, event->time, update);
+        send_prepared(attached, configuration, &delta.commit, &delta.node,
+                      (struct verdict){.verdict = QUORUM_VERDICT_REFUSED, .code = REPLICA_E_DENIED},
+                      event->time, update);
         return 0;
     }
     if (epoch != configuration->epoch || phase != configuration->phase) {
-        send_prepared(quorum, attached, configuration, &delta.commit, &delta.node, QUORUM_VERDICT_STALE, 0,
-                      NULL, 0, event->time, update);
+        send_prepared(attached, configuration, &delta.commit, &delta.node,
+                      (struct verdict){.verdict = QUORUM_VERDICT_STALE}, event->time, update);
         return 0;
     }
     rv = replica_volume_find(attached->volume, &update->log, &delta.commit,
                              &replica_volume_state(attached->volume)->held, &dot);
     if (rv == 0) {
-        send_prepared(quorum, attached, configuration, &delta.commit, &delta.node, QUORUM_VERDICT_KNOWN, 0,
-                      &dot, 0, event->time, update);
+        send_prepared(attached, configuration, &delta.commit, &delta.node,
+                      (struct verdict){.verdict = QUORUM_VERDICT_KNOWN, .dot = dot}, event->time, update);
         return 0;
     }
     if (rv != REPLICA_E_NOTFOUND)

@@ -94,6 +94,14 @@ static void cross_off(struct attached_voting *voting, const struct replica_conte
         replica_closure_arrived(&voting->aheads[i].closure, content);
 }
 
+static void count_piece(struct attached_voting *voting, const struct replica_content_id *content,
+                        uint64_t bytes)
+{
+    for (size_t i = 0; i < voting->prepares_n; i++)
+        if (replica_closure_lacks(&voting->prepares[i].closure, content))
+            voting->prepares[i].arrived += bytes;
+}
+
 /* An ack may be lost, or its receiver restart: what is held but not known to be committed is said again, once a second. */
 static void announce(struct attached *attached, const struct gossip_volume *volume,
                      const struct replica_id *self, struct gossip_time time, struct gossip_update *update)
@@ -119,8 +127,8 @@ int quorum_voter_event(struct gossip_quorum *quorum, const struct gossip_quorum_
         const struct gossip_volume *volume = quorum_volume(quorum, &attached->id);
         bool concerned =
             event->kind == GOSSIP_QUORUM_EVENT_TIMER || event->kind == GOSSIP_QUORUM_EVENT_START ||
-            event->kind == GOSSIP_QUORUM_EVENT_HAVE || event->kind == GOSSIP_QUORUM_EVENT_SYNCED ||
-            replica_id_equal(&attached->id, &event->volume);
+            event->kind == GOSSIP_QUORUM_EVENT_HAVE || event->kind == GOSSIP_QUORUM_EVENT_PIECE ||
+            event->kind == GOSSIP_QUORUM_EVENT_SYNCED || replica_id_equal(&attached->id, &event->volume);
         int rv = 0;
         if (!concerned || volume == NULL || !votes(quorum, volume))
             continue;
@@ -128,7 +136,9 @@ int quorum_voter_event(struct gossip_quorum *quorum, const struct gossip_quorum_
             return REPLICA_E_NOMEM;
         if (event->kind == GOSSIP_QUORUM_EVENT_HAVE)
             cross_off(attached->voting, &event->content);
-        if (event->kind == GOSSIP_QUORUM_EVENT_SYNCED)
+        if (event->kind == GOSSIP_QUORUM_EVENT_PIECE)
+            count_piece(attached->voting, &event->content, event->size);
+        else if (event->kind == GOSSIP_QUORUM_EVENT_SYNCED)
             rv = voting_count(quorum, attached, volume, update);
         else if (event->kind == GOSSIP_QUORUM_EVENT_COMMITTED)
             voting_tell_waiters(attached, update);

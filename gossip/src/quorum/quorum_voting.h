@@ -14,6 +14,7 @@ struct prepare {
     struct replica_id commit, writer;
     struct replica_closure closure;
     uint64_t report_at_ms;
+    uint64_t arrived; /* bytes of it that came in since this prepare began: the writer's progress */
     struct replica_limit_check *limit; /* NULL: within the limits */
     bool done;
 };

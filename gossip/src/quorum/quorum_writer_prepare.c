@@ -5,6 +5,8 @@
 
 #include <string.h>
 
+#define PROGRESS_SHARE 2 /* how often the bytes of a commit may come to one voter and still be progress */
+
 void writing_send_prepares(struct commit *commit, const struct gossip_configuration *configuration,
                            struct gossip_update *update)
 {
@@ -42,6 +44,11 @@ int writing_start_preparing(struct gossip_quorum *quorum, struct commit *commit,
 
 /* Answers of voters */
 
+static uint64_t closure_bytes(const struct commit *commit)
+{
+    return commit->byte_count + commit->ops_content.length;
+}
+
 static int weigh_answers(struct gossip_quorum *quorum, struct commit *commit,
                          const struct gossip_configuration *configuration,
                          const struct gossip_quorum_event *event, struct gossip_update *update)
@@ -63,13 +70,47 @@ static int weigh_answers(struct gossip_quorum *quorum, struct commit *commit,
     return 0;
 }
 
+/* Deadlines are about progress (design §5), and progress is bytes that arrive at voters. What a voter that restarted
+ * gets again counts again, but in all no more than PROGRESS_SHARE times the whole. */
+static bool rises(const struct commit *commit, struct commit_answer *answer, uint64_t arrived)
+{
+    uint64_t before = answer->arrived, limit = PROGRESS_SHARE * closure_bytes(commit);
+    answer->arrived = arrived;
+    if (arrived <= before || answer->progress >= limit)
+        return false;
+    answer->progress += arrived - before < limit ? arrived - before : limit;
+    return true;
+}
+
+/* To callers, whose own patience is about progress too: bytes at voters, of what would be with all of them. */
+static void tell_progress(const struct commit *commit, const struct gossip_configuration *configuration,
+                          struct gossip_update *update)
+{
+    uint64_t size = closure_bytes(commit), bytes = 0;
+    struct replica_buffer payload;
+    for (size_t i = 0; i < configuration->voters_n; i++) {
+        const struct commit_answer *answer = &commit->answers[i];
+        bytes += answer->ready || answer->progress > size ? size : answer->progress;
+    }
+    replica_buffer_init(&payload);
+    replica_pack_array(&payload, 2);
+    replica_pack_uint(&payload, bytes);
+    replica_pack_uint(&payload, size * configuration->voters_n);
+    for (size_t i = 0; i < commit->callers_n + commit->later_n; i++) {
+        uint64_t token = i < commit->callers_n ? commit->callers[i] : commit->later[i - commit->callers_n];
+        if (token != 0) /* else it has gone */
+            gossip_update_progress(update, token, &payload);
+    }
+    replica_buffer_close(&payload);
+}
+
 int writing_receive_prepared(struct gossip_quorum *quorum, const struct gossip_quorum_event *event,
                              struct replica_pack_reader *reader, struct commit *commit,
                              const struct gossip_volume *volume, struct gossip_update *update)
 {
     struct commit_answer *answer;
     struct replica_dot dot;
-    uint64_t epoch, phase, verdict, hlc, clock_ms, missing;
+    uint64_t epoch, phase, verdict, hlc, clock_ms, missing, arrived;
     int64_t code;
     int voter = quorum_voter_index(&volume->configuration, &event->message.from->store);
     replica_pack_read_uint(reader, UINT64_MAX, &epoch);
@@ -80,6 +121,7 @@ int writing_receive_prepared(struct gossip_quorum *quorum, const struct gossip_q
     replica_pack_read_uint(reader, (uint64_t)1 << 48, &clock_ms);
     replica_pack_read_dot(reader, &dot);
     replica_pack_read_uint(reader, UINT64_MAX, &missing);
+    replica_pack_read_uint(reader, UINT64_MAX, &arrived);
     if (reader->failed || voter < 0 || code > 0 || code < INT32_MIN)
         return REPLICA_E_MALFORMED;
     if (commit->phase == COMMIT_MINTING && verdict == QUORUM_VERDICT_READY && epoch == commit->epoch &&
@@ -97,14 +139,14 @@ int writing_receive_prepared(struct gossip_quorum *quorum, const struct gossip_q
         writing_set_retry(quorum, commit, event->time, update);
         return 0;
     }
-    if (!answer->any || missing != answer->missing || verdict == QUORUM_VERDICT_READY)
+    if (rises(commit, answer, arrived) || !answer->any || verdict == QUORUM_VERDICT_READY)
         commit->progress_at_ms = event->time.now_ms;
     answer->any = true;
-    answer->missing = missing;
     answer->ready = verdict == QUORUM_VERDICT_READY;
     answer->refused = verdict == QUORUM_VERDICT_REFUSED;
     answer->code = (int)code;
     answer->hlc = hlc;
     answer->clock_ms = clock_ms;
+    tell_progress(commit, &volume->configuration, update);
     return weigh_answers(quorum, commit, &volume->configuration, event, update);
 }

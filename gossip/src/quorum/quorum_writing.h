@@ -21,7 +21,10 @@ enum commit_phase {
 struct commit_answer {
     bool any, ready, refused;
     int code;
-    uint64_t hlc, clock_ms, missing;
+    uint64_t hlc, clock_ms;
+    uint64_t arrived; /* bytes, as it said last */
+    uint64_t
+        progress; /* how much that rose in all: not without end, for one voter alone must not keep a commit waiting */
 };
 
 /* One view's commit in flight. */

@@ -195,6 +195,8 @@ void swarm_fetch_present(struct gossip_swarm *swarm, struct swarm_fetch *fetch, 
     struct swarm_large *large = fetch->large;
     fetch->progress_ms = swarm->now_ms;
     fetch->level = 0;
+    if (fetch->wants > 0)
+        gossip_update_note_piece(update, &fetch->content, bytes);
     if (fetch->searching)
         swarm_fetch_awake(swarm, fetch);
     cancel_others(swarm, fetch, kind, index);

@@ -65,7 +65,8 @@ int cli_fail_call(struct cli *cli, int error, const char *about)
 static int on_progress(void *context, uint64_t bytes, uint64_t total)
 {
     struct cli *cli = context;
-    (void)total;
+    if (cli->progress.total == 0) /* only the node knows how much there is to do */
+        cli->progress.total = total;
     cli_progress_at(&cli->progress, bytes);
     return cli_interrupted();
 }
@@ -171,7 +172,10 @@ static void say_commit(const struct cli *cli, const char *what, const struct cli
 int cli_commit(struct cli *cli, const char *what, const struct cli_count *count)
 {
     struct remora_commit commit;
-    int error = remora_commit(cli->remora, &cli->view, &commit);
+    int error;
+    cli_progress_begin(&cli->progress, "commit", 0,
+                       cli->progress.shown); /* copies on their way to the voters */
+    error = remora_commit(cli->remora, &cli->view, &commit);
     cli_progress_hide(&cli->progress);
     if (error == REPLICA_E_INDETERMINATE)
         return cli_fail(CLI_INDETERMINATE, "%s; see `remora log` for how it ended",

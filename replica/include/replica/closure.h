@@ -29,6 +29,8 @@ typedef void (*replica_closure_visit_fn)(void *context, const struct replica_con
                                          bool missing);
 int replica_closure_scan(struct replica_closure *closure, struct replica_contents *contents, size_t max,
                          replica_closure_visit_fn visit, void *context);
+/* Whether content is known to be missing. */
+bool replica_closure_lacks(const struct replica_closure *closure, const struct replica_content_id *content);
 /* content has been filled; true if it was missing (an op list: scan again). */
 bool replica_closure_arrived(struct replica_closure *closure, const struct replica_content_id *content);
 bool replica_closure_is_filled(const struct replica_closure *closure);

@@ -58,6 +58,9 @@ void world_pause(struct world *world, size_t node,
                  uint64_t ms); /* does nothing meanwhile, then everything late */
 void world_set_clock(struct world *world, size_t node, int64_t offset_ms); /* of its wall clock */
 
+/* How fast pieces of contents are written there, one after the other; 0: at once. */
+void world_set_disk(struct world *world, size_t node, uint64_t bytes_per_s);
+
 /* Network; cuts are one-way if only one direction is cut. */
 void world_cut(struct world *world, size_t from, size_t to);
 void world_isolate(struct world *world, size_t node); /* both ways, from all others */

@@ -144,6 +144,7 @@ static int write_chunk(struct files *files, const struct files_item *item, uint3
     if (fd < 0)
         return files_errno();
     rv = files_write_all(fd, data, n, chunk * REPLICA_CHUNK_SIZE);
+    files_write_behind(fd, chunk * REPLICA_CHUNK_SIZE, n);
     if (close(fd) != 0 && rv == 0)
         rv = files_errno();
     return rv;

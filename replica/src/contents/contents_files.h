@@ -111,6 +111,9 @@ int files_hash(int fd, uint64_t length, struct replica_hash **ret_ids);
 /* bytes */
 int files_errno(void);
 int files_write_all(int fd, const void *data, size_t n, uint64_t offset);
+/* Puts what was written on its way to the disk, so that the sync of a large content at its end finds little left to do, and a
+ * slow disk holds up its writers as they go. Errors are the sync's to find. */
+void files_write_behind(int fd, uint64_t offset, size_t n);
 int files_read_all(int fd, void *data, size_t n, uint64_t offset);
 bool files_all_zero(const uint8_t *data, size_t n);
 int files_check_capacity(struct files *files, uint64_t bytes); /* lock held */

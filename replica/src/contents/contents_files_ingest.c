@@ -95,8 +95,10 @@ static int hash_chunk(struct run *run, uint32_t index, uint64_t *data_at)
     if (rv != 0)
         return rv == REPLICA_E_CORRUPT ? REPLICA_E_BUSY : rv; /* it became shorter */
     replica_merkle_chunk(run->chunk, n, &run->ids[index]);
-    if (run->to >= 0 && !files_all_zero(run->chunk, n))
+    if (run->to >= 0 && !files_all_zero(run->chunk, n)) {
         rv = files_write_all(run->to, run->chunk, n, offset);
+        files_write_behind(run->to, offset, n);
+    }
     *data_at = 0;
     return rv;
 }

@@ -71,6 +71,11 @@ int files_write_all(int fd, const void *data, size_t n, uint64_t offset)
     return 0;
 }
 
+void files_write_behind(int fd, uint64_t offset, size_t n)
+{
+    (void)sync_file_range(fd, (off_t)offset, (off_t)n, SYNC_FILE_RANGE_WRITE);
+}
+
 int files_read_all(int fd, void *data, size_t n, uint64_t offset)
 {
     for (size_t done = 0; done < n;) {

@@ -1,6 +1,8 @@
 """What the integration tests share: real nodes as processes, the command line, and a client of the local API that is written from
 docs/api.md alone (so it also proves that any language's client works)."""
 import array
+import atexit
+import contextlib
 import os
 import random
 import re
@@ -10,6 +12,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 import msgpack
@@ -18,11 +21,28 @@ REMORA = os.environ.get("REMORA", "remora")
 LONG = os.environ.get("REMORA_TEST_LONG") == "1"  # the sizes that the project promises; else smaller ones of the same shape
 SLOW = int(os.environ.get("REMORA_TEST_SLOW", "1"))  # how much slower than a plain build the program is (sanitizers)
 READY_S = 30 * SLOW
-REPORT = re.compile("ERROR: |WARNING: ThreadSanitizer|runtime error: ")  # of a sanitizer, in a node's log
+REPORT = re.compile("(ERROR|WARNING|FATAL): [A-Za-z]+Sanitizer|runtime error: ")  # of a sanitizer
+CRASHES = [-signal.SIGABRT, -signal.SIGSEGV, -signal.SIGBUS, -signal.SIGILL, -signal.SIGFPE]
 
 
 def scale(short, long):
     return long if LONG else short
+
+
+def report_in(text):
+    """What a sanitizer said first, or None."""
+    found = REPORT.search(text)
+    return None if found is None else text[text.rfind("\n", 0, found.start()) + 1 :][:10000]
+
+
+def run(*arguments, socket_path=None, timeout=600 * SLOW, **options):
+    """The program, to its end; its output is captured."""
+    if socket_path is not None:
+        options["env"] = {**os.environ, **options.get("env", {}), "REMORA_SOCKET": socket_path}
+    result = subprocess.run([REMORA, *arguments], capture_output=True, timeout=timeout, **options)
+    if report := report_in(result.stderr.decode(errors="replace")):
+        raise AssertionError(f"remora {' '.join(arguments)}:\n{report}")
+    return result
 
 
 class ApiError(Exception):
@@ -131,6 +151,74 @@ def free_ports(n):
     return ports
 
 
+directories = {}  # of this process that still are there → their nodes
+
+
+def clear(directory):
+    """Ends the nodes of a directory and removes it with all that is in it; a node with a problem fails the test."""
+    nodes = directories.pop(directory, [])
+    running = [node for node in nodes if node.process is not None and node.process.poll() is None]
+    for number in (signal.SIGCONT, signal.SIGTERM):
+        for node in running:
+            node.signal(number)
+    for node in running:
+        node.end()
+    problems = {node.name: problem for node in nodes if (problem := node.problem()) is not None}
+    shutil.rmtree(directory, ignore_errors=True)
+    for name, problem in problems.items():
+        print(f"--- {name}\n{problem}", file=sys.stderr)
+    assert not problems, f"{', '.join(problems)}: crashed, or reported by a sanitizer (above)"
+
+
+@contextlib.contextmanager
+def scratch():
+    """A directory for a test and its nodes; both are gone afterwards."""
+    directory = tempfile.mkdtemp(prefix="remora-")
+    directories[directory] = []
+    try:
+        yield directory
+    finally:
+        clear(directory)
+
+
+def clear_all():
+    for directory in list(directories):
+        with contextlib.suppress(AssertionError):
+            clear(directory)
+
+
+atexit.register(clear_all)  # a test that was interrupted
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+
+
+class Threads:
+    """Functions that run beside a test, each in a thread of its own, until the block ends; `stop` tells them. They are joined whatever
+    happens, and an exception of theirs fails the test."""
+
+    def __init__(self, *functions):
+        self.stop = threading.Event()
+        self.problems = []
+        self.threads = [threading.Thread(target=self._run, args=(function,)) for function in functions]
+
+    def _run(self, function):
+        try:
+            function(self.stop)
+        except Exception as problem:  # of any kind: it is raised in the test's own thread
+            self.problems.append(problem)
+
+    def __enter__(self):
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, kind, *_):
+        self.stop.set()
+        for thread in self.threads:
+            thread.join()
+        if self.problems and kind is None:
+            raise self.problems[0]
+
+
 class Node:
     def __init__(self, directory, name, port, arguments, environment=None):
         self.directory = directory
@@ -143,14 +231,17 @@ class Node:
         self.data = os.path.join(directory, name)
         self.log = os.path.join(directory, name + ".log")
         self.process = None
+        directories.setdefault(directory, []).append(self)
 
     def command(self):
         return [REMORA, "node", "--data", self.data, "--socket", self.socket, "--listen", self.endpoint, "--name", self.name,
                 "--free-space", "0", *self.arguments]
 
     def start(self, wait=True, prefix=()):
-        with open(self.log, "ab") as log:
-            self.process = subprocess.Popen([*prefix, *self.command()], stdout=log, stderr=log,
+        if self.process is not None and self.process.poll() in CRASHES:
+            raise AssertionError(f"{self.name} {self.problem()}")
+        with open(self.log, "ab") as log:  # a session of its own: what runs it (strace) ends with it
+            self.process = subprocess.Popen([*prefix, *self.command()], stdout=log, stderr=log, start_new_session=True,
                                             env={**os.environ, **self.environment})
         if wait:
             self.wait_ready()
@@ -185,18 +276,40 @@ class Node:
         with open(self.log, errors="replace") as log:
             return log.read()[-n:]
 
-    def report(self, n=10000):
-        """What a sanitizer said first."""
-        if not os.path.exists(self.log):
+    def problem(self):
+        """What must not happen to a node, whatever its test does: a sanitizer's report, a crash."""
+        if self.process is None:
             return None
-        log = self.tail(1 << 30)
-        found = REPORT.search(log)
-        return None if found is None else log[found.start():][:n]
+        if self.process.returncode in CRASHES:
+            return f"crashed ({signal.Signals(-self.process.returncode).name}):\n{self.tail()}"
+        return report_in(self.tail(1 << 30))
+
+    def signal(self, number):
+        """To all of its session; False if none is left."""
+        try:
+            os.killpg(self.process.pid, number)
+        except ProcessLookupError:
+            return False
+        return True
 
     def kill(self):
-        if self.process is not None:
-            self.process.kill()
+        if self.process is not None and self.process.returncode is None:
+            self.signal(signal.SIGKILL)
             self.process.wait()
+
+    def end(self, timeout=30 * SLOW):
+        """By asking, then by force."""
+        if self.process is None or self.process.returncode is not None:
+            return
+        deadline = time.monotonic() + timeout
+        try:
+            self.process.wait(timeout)
+            while self.signal(0) and time.monotonic() < deadline:  # what runs it went first
+                time.sleep(0.02)
+        except subprocess.TimeoutExpired:
+            pass
+        self.signal(signal.SIGKILL)
+        self.process.wait()
 
     def pause(self):
         self.process.send_signal(signal.SIGSTOP)
@@ -213,8 +326,7 @@ class Node:
 
     def cli(self, *arguments, check=0, **options):
         """Runs the command line against this node; check: the exit code it must have, None: any."""
-        result = subprocess.run([REMORA, *arguments], env={**os.environ, "REMORA_SOCKET": self.socket}, capture_output=True,
-                                timeout=600 * SLOW, **options)
+        result = run(*arguments, socket_path=self.socket, **options)
         if check is not None and result.returncode != check:
             raise AssertionError(f"remora {' '.join(arguments)}: exit {result.returncode}, not {check}\n"
                                  f"{result.stdout.decode(errors='replace')[-2000:]}{result.stderr.decode(errors='replace')[-2000:]}"
@@ -226,9 +338,10 @@ class Cluster:
     """n founding nodes with a fresh key on loopback; more can be added."""
 
     def __init__(self, n=3, environments=None, arguments=()):
-        self.directory = tempfile.mkdtemp(prefix="remora-test-")
+        self.directory = tempfile.mkdtemp(prefix="remora-")
+        directories[self.directory] = []
         self.key = os.path.join(self.directory, "key")
-        subprocess.run([REMORA, "keygen", self.key], check=True, capture_output=True)
+        run("keygen", self.key, check=True)
         self.nodes = []
         ports = free_ports(n)
         join = ",".join(f"tcp://127.0.0.1:{p}" for p in ports)
@@ -256,24 +369,14 @@ class Cluster:
         return self.nodes[i - 1]
 
     def close(self):
-        for node in self.nodes:
-            if node.process is not None and node.process.poll() is None:
-                node.process.send_signal(signal.SIGCONT)
-                node.process.terminate()
-        for node in self.nodes:
-            if node.process is not None:
-                try:
-                    node.process.wait(30 * SLOW)
-                except subprocess.TimeoutExpired:
-                    node.kill()
-        reports = {node.name: report for node in self.nodes if (report := node.report()) is not None}
-        for name, report in reports.items():
-            print(f"--- {name}\n{report}", file=sys.stderr)
-        shutil.rmtree(self.directory, ignore_errors=True)
-        assert not reports, "a sanitizer reported an error"
+        clear(self.directory)
 
     def __enter__(self):
-        return self.start()
+        try:
+            return self.start()
+        except BaseException:
+            self.close()
+            raise
 
     def __exit__(self, *_):
         self.close()
@@ -283,20 +386,11 @@ class Alone:
     """One node without configuration, a cluster of its own."""
 
     def __enter__(self):
-        self.directory = tempfile.mkdtemp(prefix="remora-test-")
-        self.node = Node(self.directory, "n1", free_ports(1)[0], [])
-        self.node.start()
-        self.node.wait_cluster()
-        return self.node
+        with contextlib.ExitStack() as stack:
+            node = Node(stack.enter_context(scratch()), "n1", free_ports(1)[0], []).start()
+            node.wait_cluster()
+            self.stack = stack.pop_all()
+        return node
 
     def __exit__(self, *_):
-        if self.node.process.poll() is None:
-            self.node.process.send_signal(signal.SIGCONT)
-            self.node.process.terminate()
-            try:
-                self.node.process.wait(30 * SLOW)
-            except subprocess.TimeoutExpired:
-                self.node.kill()
-        report = self.node.report()
-        shutil.rmtree(self.directory, ignore_errors=True)
-        assert report is None, f"a sanitizer reported an error\n{report}"
+        self.stack.close()

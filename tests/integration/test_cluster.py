@@ -1,9 +1,6 @@
 """How a cluster begins, who belongs to it, and what nobody else gets."""
 import os
 import socket
-import subprocess
-import tempfile
-import threading
 import time
 import unittest
 
@@ -11,7 +8,7 @@ import remora
 
 
 def keygen(path, *arguments):
-    subprocess.run([remora.REMORA, "keygen", path, *arguments], check=True, capture_output=True)
+    remora.run("keygen", path, *arguments, check=True)
     return path
 
 
@@ -24,52 +21,39 @@ def eventually_gone(node, volume):
 
 class Beginning(unittest.TestCase):
     def test_one_node_without_configuration_is_useful(self):
-        with tempfile.TemporaryDirectory() as directory:
+        with remora.scratch() as directory:
             node = remora.Node(directory, "single", remora.free_ports(1)[0], []).start()
-            try:
-                node.cli("volume", "create", "v")
-                node.cli("put", "v", "-", "/f", input=b"hello")
-                self.assertEqual(node.cli("cat", "v", "/f").stdout, b"hello")
-                self.assertEqual(node.stop(), 0)
-                node.start()
-                self.assertEqual(node.cli("cat", "v", "/f").stdout, b"hello")
-            finally:
-                node.kill()
+            node.cli("volume", "create", "v")
+            node.cli("put", "v", "-", "/f", input=b"hello")
+            self.assertEqual(node.cli("cat", "v", "/f").stdout, b"hello")
+            self.assertEqual(node.stop(), 0)
+            node.start()
+            self.assertEqual(node.cli("cat", "v", "/f").stdout, b"hello")
 
     def test_a_key_alone_founds_nothing(self):
-        with tempfile.TemporaryDirectory() as directory:
+        with remora.scratch() as directory:
             node = remora.Node(directory, "waits", remora.free_ports(1)[0], ["--key", keygen(directory + "/key")]).start()
-            try:
-                time.sleep(3)
-                with node.api() as api:
-                    info = api.call("node.info")
-                    self.assertIsNone(info["cluster"])
-                    self.assertIn("init", info["waiting"])
-                    with self.assertRaises(remora.ApiError):
-                        api.call("volume.create", name="v")
-                node.cli("cluster", "init")
-                node.cli("cluster", "init", check=2)
-                node.cli("volume", "create", "v")
-            finally:
-                node.kill()
+            time.sleep(3)
+            with node.api() as api:
+                info = api.call("node.info")
+                self.assertIsNone(info["cluster"])
+                self.assertIn("init", info["waiting"])
+                with self.assertRaises(remora.ApiError):
+                    api.call("volume.create", name="v")
+            node.cli("cluster", "init")
+            node.cli("cluster", "init", check=2)
+            node.cli("volume", "create", "v")
 
     def test_fifty_creators_get_one_volume(self):
         with remora.Cluster(3) as cluster:
-            ids, problems = set(), []
+            ids = set()
 
             def create(i):
-                try:
-                    with cluster[i % 3 + 1].api() as api:
-                        ids.add(bytes(api.call("volume.create", name="shared", if_missing=True)["id"]))
-                except Exception as e:
-                    problems.append(e)
+                with cluster[i % 3 + 1].api() as api:
+                    ids.add(bytes(api.call("volume.create", name="shared", if_missing=True)["id"]))
 
-            threads = [threading.Thread(target=create, args=(i,)) for i in range(50)]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
-            self.assertEqual(problems, [])
+            with remora.Threads(*(lambda stop, i=i: create(i) for i in range(50))):
+                pass
             self.assertEqual(len(ids), 1)
             with cluster[1].api() as api:
                 with self.assertRaises(remora.ApiError) as e:
@@ -123,44 +107,38 @@ class Strangers(unittest.TestCase):
             cluster[1].cli("put", "ours", "-", "/f", input=b"1")
             cluster[3].kill()
             other = remora.Node(cluster.directory, "other", cluster[3].port, ["--key", cluster.key, "--vote"]).start()
-            try:
-                other.cli("cluster", "init")
-                other.cli("volume", "create", "theirs")
-                other.cli("put", "theirs", "-", "/g", input=b"2")
-                time.sleep(5)
-                with other.api() as api:
-                    self.assertEqual([v["name"] for v in api.call("volume.list")["volumes"]], ["theirs"])
-                    self.assertEqual(len(api.call("cluster.members")["members"]), 1)
-                for node in (cluster[1], cluster[2]):
-                    with node.api() as api:
-                        self.assertEqual([v["name"] for v in api.call("volume.list")["volumes"]], ["ours"])
-                        self.assertNotIn("other", [m["name"] for m in api.call("cluster.members")["members"]])
-                cluster[1].cli("put", "ours", "-", "/h", input=b"3")
-                self.assertEqual(cluster[2].cli("cat", "ours", "/h").stdout, b"3")
-            finally:
-                other.kill()
+            other.cli("cluster", "init")
+            other.cli("volume", "create", "theirs")
+            other.cli("put", "theirs", "-", "/g", input=b"2")
+            time.sleep(5)
+            with other.api() as api:
+                self.assertEqual([v["name"] for v in api.call("volume.list")["volumes"]], ["theirs"])
+                self.assertEqual(len(api.call("cluster.members")["members"]), 1)
+            for node in (cluster[1], cluster[2]):
+                with node.api() as api:
+                    self.assertEqual([v["name"] for v in api.call("volume.list")["volumes"]], ["ours"])
+                    self.assertNotIn("other", [m["name"] for m in api.call("cluster.members")["members"]])
+            cluster[1].cli("put", "ours", "-", "/h", input=b"3")
+            self.assertEqual(cluster[2].cli("cat", "ours", "/h").stdout, b"3")
 
     def test_another_key_gets_nowhere(self):
         with remora.Cluster(3) as cluster:
             cluster[1].cli("volume", "create", "v")
             wrong = keygen(cluster.directory + "/wrong")
             stranger = remora.Node(cluster.directory, "stranger", remora.free_ports(1)[0], ["--key", wrong, "--join", cluster.join]).start()
-            try:
-                time.sleep(4)
-                with stranger.api() as api:
-                    self.assertIsNone(api.call("node.info")["cluster"])
-                    self.assertEqual(api.call("volume.list")["volumes"], [])
-                with cluster[1].api() as api:
-                    self.assertEqual(len(api.call("cluster.members")["members"]), 3)
-            finally:
-                stranger.kill()
+            time.sleep(4)
+            with stranger.api() as api:
+                self.assertIsNone(api.call("node.info")["cluster"])
+                self.assertEqual(api.call("volume.list")["volumes"], [])
+            with cluster[1].api() as api:
+                self.assertEqual(len(api.call("cluster.members")["members"]), 3)
 
     def test_a_cache_credential_neither_votes_nor_writes_elsewhere(self):
         with remora.Cluster(3) as cluster:
             for name in ("given", "other", "read"):
                 cluster[1].cli("volume", "create", name)
             lesser = keygen(cluster.directory + "/cache-key", "--from", cluster.key, "--role", "cache", "--volume", "given", "--volume", "read:ro")
-            refused = subprocess.run([*cluster.add("voting", "--vote", key=lesser).command()], capture_output=True)
+            refused = remora.run(*cluster.add("voting", "--vote", key=lesser).command()[1:])
             self.assertNotEqual(refused.returncode, 0)
             self.assertIn(b"may not vote", refused.stderr)
             cache = cluster.add("cache", key=lesser).start()
@@ -180,9 +158,8 @@ class Strangers(unittest.TestCase):
     def test_garbage_at_the_ports_disturbs_nobody(self):
         with remora.Cluster(3) as cluster:
             cluster[1].cli("volume", "create", "v")
-            stop = threading.Event()
 
-            def vandal():
+            def vandal(stop):
                 n = 0
                 while not stop.is_set():
                     for port in (cluster[1].port, cluster[1].port + 1):
@@ -196,45 +173,37 @@ class Strangers(unittest.TestCase):
                     n += 1
                     time.sleep(0.01)
 
-            thread = threading.Thread(target=vandal)
-            thread.start()
-            try:
+            with remora.Threads(vandal):
                 for i in range(20):
                     cluster[1].cli("put", "v", "-", f"/f{i}", input=b"%d" % i)
                     self.assertEqual(cluster[2].cli("cat", "v", f"/f{i}").stdout, b"%d" % i)
-            finally:
-                stop.set()
-                thread.join()
 
 
 class BadInput(unittest.TestCase):
     def test_messages_name_the_thing_and_nothing_changes(self):
-        with tempfile.TemporaryDirectory() as directory:
+        with remora.scratch() as directory:
             node = remora.Node(directory, "single", remora.free_ports(1)[0], []).start()
-            try:
-                node.cli("volume", "create", "v")
-                for arguments, code, text in [
-                    (("ls", "nothing"), 1, b"nothing"),
-                    (("put", "v", "/does/not/exist"), 1, b"/does/not/exist"),
-                    (("cat", "v", "/missing"), 1, b"missing"),
-                    (("rm", "v", "/missing"), 1, b"No such file or directory"),
-                    (("cat", "v", "/../etc"), 2, b".."),
-                    (("mkdir", "v", "/" + "x" * 256), 2, b"255"),
-                    (("frobnicate",), 2, b"frobnicate"),
-                    (("ls", "--frobnicate", "v"), 2, b"frobnicate"),
-                    (("volume", "create", "v"), 2, b"v"),
-                ]:
-                    with self.subTest(arguments=arguments):
-                        result = node.cli(*arguments, check=None)
-                        self.assertEqual(result.returncode, code, result.stderr)
-                        self.assertIn(text, result.stderr)
-                self.assertEqual(node.cli("ls", "v").stdout, b"")
-                second = subprocess.run([*node.command(), "--socket", directory + "/second.sock", "--listen", "tcp://127.0.0.1:0"], capture_output=True)
-                self.assertEqual(second.returncode, 6)
-                self.assertIn(node.data.encode(), second.stderr)
-            finally:
-                node.kill()
-            alone = subprocess.run([remora.REMORA, "ls", "v", "--socket", directory + "/nobody.sock", "--timeout", "1"], capture_output=True)
+            node.cli("volume", "create", "v")
+            for arguments, code, text in [
+                (("ls", "nothing"), 1, b"nothing"),
+                (("put", "v", "/does/not/exist"), 1, b"/does/not/exist"),
+                (("cat", "v", "/missing"), 1, b"missing"),
+                (("rm", "v", "/missing"), 1, b"No such file or directory"),
+                (("cat", "v", "/../etc"), 2, b".."),
+                (("mkdir", "v", "/" + "x" * 256), 2, b"255"),
+                (("frobnicate",), 2, b"frobnicate"),
+                (("ls", "--frobnicate", "v"), 2, b"frobnicate"),
+                (("volume", "create", "v"), 2, b"v"),
+            ]:
+                with self.subTest(arguments=arguments):
+                    result = node.cli(*arguments, check=None)
+                    self.assertEqual(result.returncode, code, result.stderr)
+                    self.assertIn(text, result.stderr)
+            self.assertEqual(node.cli("ls", "v").stdout, b"")
+            second = remora.run(*node.command()[1:], "--socket", directory + "/second.sock", "--listen", "tcp://127.0.0.1:0")
+            self.assertEqual(second.returncode, 6)
+            self.assertIn(node.data.encode(), second.stderr)
+            alone = remora.run("ls", "v", "--socket", directory + "/nobody.sock", "--timeout", "1")
             self.assertEqual(alone.returncode, 3)
             self.assertIn(b"nobody.sock", alone.stderr)
 

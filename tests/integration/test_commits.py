@@ -2,7 +2,6 @@
 import os
 import random
 import subprocess
-import threading
 import time
 import unittest
 
@@ -116,10 +115,9 @@ class Survival(unittest.TestCase):
         seconds = remora.scale(20, 120)
         with remora.Cluster(3) as cluster:
             create(cluster)
-            acknowledged, stop = [{} for _ in cluster.nodes], threading.Event()
-            problems = []
+            acknowledged = [{} for _ in cluster.nodes]
 
-            def writer(i):
+            def writer(stop, i):
                 rng, node, n = random.Random(i), cluster.nodes[i], 0
                 while not stop.is_set():
                     try:
@@ -136,27 +134,20 @@ class Survival(unittest.TestCase):
                                 n += 1
                     except (OSError, ConnectionError, remora.ApiError) as e:
                         if isinstance(e, remora.ApiError) and e.symbol not in ("UNAVAILABLE", "INDETERMINATE", "BUSY", "NOTFOUND"):
-                            problems.append(e)
-                            return
+                            raise
                         # A commit that was cut off may have happened: the file may be the newer one.
                         acknowledged[i].pop(f"w{i}-{n % 40}", None)
                         n += 1
                         time.sleep(0.05)
 
-            threads = [threading.Thread(target=writer, args=(i,)) for i in range(3)]
-            for thread in threads:
-                thread.start()
             rng, end = random.Random(7), time.monotonic() + seconds
-            while time.monotonic() < end and not problems:
-                victim = cluster.nodes[rng.randrange(3)]
-                time.sleep(rng.uniform(0.2, 1.5))
-                victim.kill()
-                time.sleep(rng.uniform(0, 1))
-                victim.start()
-            stop.set()
-            for thread in threads:
-                thread.join()
-            self.assertEqual(problems, [])
+            with remora.Threads(*(lambda stop, i=i: writer(stop, i) for i in range(3))) as writers:
+                while time.monotonic() < end and not writers.problems:
+                    victim = cluster.nodes[rng.randrange(3)]
+                    time.sleep(rng.uniform(0.2, 1.5))
+                    victim.kill()
+                    time.sleep(rng.uniform(0, 1))
+                    victim.start()
             found = contents(cluster[rng.randrange(3) + 1], "v")
             total = 0
             for i in range(3):
@@ -262,50 +253,41 @@ class Views(unittest.TestCase):
         files = remora.scale(5000, 50000) // remora.SLOW
         with remora.Cluster(3) as cluster:
             create(cluster)
-            stop, seen, problems, slowest = threading.Event(), set(), [], [0.0]
+            seen, slowest = set(), [0.0]
 
-            def reader():
-                try:
-                    with cluster[3].api() as api:
-                        view = api.view("v", read_only=True)
-                        while not stop.is_set():
-                            api.reload(view)
-                            total, after = 0, None
-                            while True:
-                                page = api.call("fs.list", view=view, path="/", limit=1000, **({"after": after} if after else {}))
-                                total += len(page["entries"])
-                                if not page["more"]:
-                                    break
-                                after = page["entries"][-1]["name"]
-                            seen.add(total)
-                except Exception as e:
-                    problems.append(e)
-
-            def pinger():
-                try:
+            def reader(stop):
+                with cluster[3].api() as api:
+                    view = api.view("v", read_only=True)
                     while not stop.is_set():
-                        with cluster[1].api() as api:
-                            began = time.monotonic()
-                            api.call("node.info")
-                            slowest[0] = max(slowest[0], time.monotonic() - began)
-                        time.sleep(0.005)
-                except Exception as e:
-                    problems.append(e)
+                        api.reload(view)
+                        total, after = 0, None
+                        while True:
+                            page = api.call("fs.list", view=view, path="/", limit=1000, **({"after": after} if after else {}))
+                            total += len(page["entries"])
+                            if not page["more"]:
+                                break
+                            after = page["entries"][-1]["name"]
+                        seen.add(total)
+
+            def pinger(stop):
+                while not stop.is_set():
+                    with cluster[1].api() as api:
+                        began = time.monotonic()
+                        api.call("node.info")
+                        slowest[0] = max(slowest[0], time.monotonic() - began)
+                    time.sleep(0.005)
 
             with cluster[1].api() as api:
                 view = api.view("v")
                 for start in range(0, files, 500):
                     api.call("fs.put", view=view, entries=[{"path": f"f{i:06d}", "kind": "file", "data": b"%d" % i}
                                                             for i in range(start, min(files, start + 500))])
-                threads = [threading.Thread(target=t) for t in (reader, pinger)]
-                for thread in threads:
-                    thread.start()
-                api.commit(view)
-            time.sleep(1)
-            stop.set()
-            for thread in threads:
-                thread.join()
-            self.assertEqual(problems, [])
+                with remora.Threads(reader, pinger) as beside:
+                    api.commit(view)
+                    deadline = time.monotonic() + remora.READY_S
+                    while files not in seen and not beside.problems:
+                        self.assertLess(time.monotonic(), deadline, f"the reader saw {seen}")
+                        time.sleep(0.02)
             self.assertLessEqual(seen, {0, files})
             print(f"commit of {files} files: slowest other call {slowest[0] * 1000:.0f} ms")
             self.assertEqual(len(contents(cluster[2], "v")), files)

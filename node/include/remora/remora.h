@@ -13,6 +13,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 struct remora;
 
 /* Connects to the node at path (NULL: REMORA_SOCKET, else this user's default). Waits up to wait_ms for a
@@ -134,13 +138,34 @@ int remora_write(struct remora *remora, const struct remora_view *view, const ch
 int remora_open(struct remora *remora, const struct remora_view *view, const char *path, int *ret_fd,
                 uint64_t *ret_size);
 
+#define REMORA_E_NOMEM         (-1) /* out of memory */
+#define REMORA_E_IO            (-2)
+#define REMORA_E_CORRUPT       (-3) /* stored data is damaged */
+#define REMORA_E_MALFORMED     (-4)
 #define REMORA_E_NOTFOUND      (-5)
 #define REMORA_E_EXISTS        (-6)
-#define REMORA_E_NOSPACE       (-7)
-#define REMORA_E_UNAVAILABLE   (-16)
-#define REMORA_E_INDETERMINATE (-17)
+#define REMORA_E_NOSPACE       (-7) /* or over a limit */
+#define REMORA_E_TOOBIG        (-8)
+#define REMORA_E_ABSENT        (-10) /* bytes that no node that can be reached has */
+#define REMORA_E_INVALID       (-11)
+#define REMORA_E_NOTDIR        (-12)
+#define REMORA_E_ISDIR         (-13)
+#define REMORA_E_NOTEMPTY      (-14)
+#define REMORA_E_READONLY      (-15)
+#define REMORA_E_UNAVAILABLE   (-16) /* no node, no majority: nothing happened */
+#define REMORA_E_INDETERMINATE (-17) /* the node goes on with it */
 #define REMORA_E_REFUSED       (-18)
 #define REMORA_E_BUSY          (-19)
+#define REMORA_E_STALE         (-20)
+#define REMORA_E_EXPIRED       (-21)
 #define REMORA_E_DENIED        (-22)
+#define REMORA_E_VERSION       (-23)
+#define REMORA_E_DELETED       (-24) /* the volume */
+#define REMORA_E_PERM          (-25) /* not on this kind of volume */
+#define REMORA_E_CANCELLED     (-27) /* by the progress callback */
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

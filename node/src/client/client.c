@@ -198,6 +198,36 @@ int client_fail(struct remora *remora, int code, const char *format, ...)
     return code;
 }
 
+/* What apps compile in is what the node means. */
+#define SAME(name)                                                                                           \
+    _Static_assert(REMORA_E_##name == REPLICA_E_##name, "remora.h says another value of " #name)
+SAME(NOMEM);
+SAME(IO);
+SAME(CORRUPT);
+SAME(MALFORMED);
+SAME(NOTFOUND);
+SAME(EXISTS);
+SAME(NOSPACE);
+SAME(TOOBIG);
+SAME(ABSENT);
+SAME(INVALID);
+SAME(NOTDIR);
+SAME(ISDIR);
+SAME(NOTEMPTY);
+SAME(READONLY);
+SAME(UNAVAILABLE);
+SAME(INDETERMINATE);
+SAME(REFUSED);
+SAME(BUSY);
+SAME(STALE);
+SAME(EXPIRED);
+SAME(DENIED);
+SAME(VERSION);
+SAME(DELETED);
+SAME(PERM);
+SAME(CANCELLED);
+#undef SAME
+
 static int code_of(const char *symbol)
 {
 #define X(name, value, text)                                                                                 \

@@ -243,6 +243,99 @@ static void another_cluster(void **state)
     }
 }
 
+/* A registry far ahead of everybody's, in which `voter` alone votes for a volume, of the cluster with those members. */
+static void pack_forged(struct replica_buffer *out, const struct replica_id *cluster,
+                        const struct replica_id *members, size_t members_n, const struct replica_id *voter,
+                        uint64_t cursor)
+{
+    struct gossip_volume volume = {.name = "forged",
+                                   .version = 2,
+                                   .voters_wanted = 1,
+                                   .index = 100000,
+                                   .configuration = {.epoch = 9, .phase = GOSSIP_PHASE_FINAL, .voters_n = 1}};
+    volume.id = volume.creator = volume.configuration.voters[0] = *voter;
+    replica_buffer_init(out);
+    replica_pack_array(out, 9);
+    replica_pack_id(out, cluster);
+    replica_pack_array(out, members_n);
+    for (size_t i = 0; i < members_n; i++)
+        replica_pack_id(out, &members[i]);
+    replica_pack_id(out, &members[0]);
+    replica_pack_uint(out, 1000);   /* term */
+    replica_pack_uint(out, 100000); /* index */
+    replica_pack_uint(out, 1);      /* volumes */
+    replica_pack_uint(out, cursor);
+    replica_pack_uint(out, 100000);
+    replica_pack_array(out, 1);
+    control_volume_pack(out, &volume);
+}
+
+/* A cache has a registry of its own making: copies do not take it, whatever they asked for and whomever it names, not even
+ * under a member's store if the credential may not vote. They ask a member, who knows better. */
+static void a_forged_registry_is_not_copied(void **state)
+{
+    struct control_net *net = *state;
+    struct gossip_control *copy = net->nodes[3].control;
+    struct gossip_principal senders[3] = {net->nodes[3].principal, net->nodes[0].principal,
+                                          net->nodes[0].principal};
+    struct replica_buffer payload, news;
+    uint64_t index = copy->registry.index;
+    senders[0].store = senders[1].store = control_net_store(7);
+    senders[0].role = senders[2].role = GOSSIP_ROLE_CACHE;
+    for (size_t i = 0; i < 3; i++) {
+        for (uint64_t cursor = 0; cursor <= index; cursor += index) {
+            copy->copy.source = senders[i].store; /* as if it had been asked */
+            copy->copy.cursor = cursor;
+            copy->copy.whole = cursor == 0;
+            pack_forged(&payload, &copy->cluster, copy->members, 3, &senders[i].store, cursor);
+            expect_refused(net, 3, &senders[i], CONTROL_STATE, payload.data, payload.size, REPLICA_E_DENIED);
+            replica_buffer_close(&payload);
+        }
+        replica_buffer_init(&news);
+        replica_pack_array(&news, 2);
+        replica_pack_id(&news, &copy->cluster);
+        replica_pack_uint(&news, 100000);
+        assert_int_equal(control_net_inject(net, 3, &senders[i], CONTROL_NEWS, news.data, news.size), 0);
+        replica_buffer_close(&news);
+        control_net_run(net, 3000);
+    }
+    assert_int_equal(copy->registry.index, index);
+    assert_null(gossip_control_volume_by_name(copy, "forged"));
+    assert_int_equal(control_net_ask(net, 3, GOSSIP_CONTROL_CREATE, "after", NULL), 0);
+}
+
+/* One that begins adopts a cluster from those alone who are members of its log and may vote. */
+static void a_forged_cluster_is_not_adopted(void **state)
+{
+    struct control_net *net = *state;
+    struct gossip_principal liar = net->nodes[0].principal;
+    struct replica_id forged = {{0xbb}}, members[3];
+    struct replica_buffer payload;
+    size_t fresh;
+    for (size_t i = 0; i < 3; i++) {
+        members[i] = control_net_store(i);
+        control_net_crash(net, i); /* nobody else can answer */
+    }
+    fresh = net->n;
+    control_net_add(net, GOSSIP_BEGIN_JOIN, 1);
+    control_net_boot(net, fresh);
+    control_net_run(net, 1000);
+    liar.store = control_net_store(7);
+    for (int i = 0; i < 2; i++) {
+        liar.role = i == 0 ? GOSSIP_ROLE_VOTER
+                           : GOSSIP_ROLE_CACHE; /* no member of what it says; one that may not be */
+        if (i == 1)
+            members[0] = liar.store;
+        pack_forged(&payload, &forged, members, 3, &liar.store, 0);
+        assert_int_equal(control_net_inject(net, fresh, &liar, CONTROL_STATE, payload.data, payload.size), 0);
+        assert_true(replica_id_is_zero(&net->nodes[fresh].control->cluster));
+        replica_buffer_close(&payload);
+    }
+    for (size_t i = 0; i < 3; i++)
+        control_net_boot(net, i);
+    assert_true(control_net_run_until(net, control_net_agreed, 20000)); /* the right one */
+}
+
 static void no_such_type(void **state)
 {
     struct control_net *net = *state;
@@ -307,6 +400,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(spoiled, setup, teardown),
         cmocka_unit_test_setup_teardown(roles, setup, teardown),
         cmocka_unit_test_setup_teardown(another_cluster, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_forged_registry_is_not_copied, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_forged_cluster_is_not_adopted, setup, teardown),
         cmocka_unit_test_setup_teardown(no_such_type, setup, teardown),
         cmocka_unit_test_setup_teardown(damaged_disks, setup, teardown),
     };

@@ -204,6 +204,8 @@ struct control_fresh {
 
 struct control_copy {
     uint64_t next_ms;         /* the next pull, or the end of patience with the present one */
+    uint64_t began_ms;        /* the last one */
+    bool news;                /* heard of since then */
     struct replica_id source; /* asked; zero: nobody */
     uint64_t cursor;          /* volumes changed up to this are staged or held */
     uint64_t high;            /* highest index that the source was at; a lower one is another life of it */
@@ -250,6 +252,9 @@ struct gossip_control {
     struct control_fresh fresh[CONTROL_FRESH_MAX];
     size_t fresh_n;
     size_t ask_turn;
+    struct replica_id
+        hints[GOSSIP_CONTROL_MEMBERS_MAX]; /* said to be members of a log: to be asked themselves */
+    size_t hints_n;
     uint64_t begin_ms; /* next try */
     uint64_t init_token;
     char waiting[CONTROL_WAITING_MAX];
@@ -328,6 +333,8 @@ void control_begin_synced(struct gossip_control *control, struct gossip_update *
 void control_begin_init(struct gossip_control *control, uint64_t token, struct gossip_update *update);
 int control_begin_message_in(struct gossip_control *control, const struct gossip_message *message,
                              struct gossip_update *update);
+/* Somebody who is no member of a log named those who are. */
+void control_begin_hint(struct gossip_control *control, const struct replica_id *members, size_t n);
 /* A fresh node's pull came in (by a node that has not begun either). */
 void control_begin_heard(struct gossip_control *control, const struct gossip_message *message,
                          uint32_t expect, const struct replica_id *promised, bool answer,

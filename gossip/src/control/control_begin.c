@@ -375,22 +375,38 @@ int control_begin_message_in(struct gossip_control *control, const struct gossip
 
 /* Asking around */
 
+void control_begin_hint(struct gossip_control *control, const struct replica_id *members, size_t n)
+{
+    memcpy(control->hints, members, n * sizeof members[0]);
+    control->hints_n = n;
+}
+
+/* False: it is this node, or does not seem to be there. */
+static bool ask_one(const struct gossip_control *control, const struct replica_id *store,
+                    struct gossip_update *update)
+{
+    struct replica_buffer payload;
+    if (replica_id_equal(store, &control->self) || !gossip_member_is_alive(control->member, store))
+        return false;
+    control_begin_message(control, &payload, 3);
+    replica_pack_uint(&payload, 0);
+    replica_pack_uint(&payload, expects(control) ? control->options.expect : 0);
+    replica_pack_id(&payload, &control->promised);
+    control_send(store, CONTROL_PULL, &payload, true, update);
+    return true;
+}
+
 static void ask_around(struct gossip_control *control, struct gossip_update *update)
 {
     size_t count = gossip_member_count(control->member);
     size_t asked = expects(control) ? BEGIN_FANOUT : 1;
+    for (size_t i = 0; i < control->hints_n; i++)
+        (void)ask_one(control, &control->hints[i], update);
     for (size_t i = 0; i < count && asked > 0; i++) {
         const struct gossip_member_record *record =
             gossip_member_at(control->member, (control->ask_turn + i) % count);
-        struct replica_buffer payload;
-        if (replica_id_equal(&record->store, &control->self) ||
-            !gossip_member_is_alive(control->member, &record->store))
+        if (!ask_one(control, &record->store, update))
             continue;
-        control_begin_message(control, &payload, 3);
-        replica_pack_uint(&payload, 0);
-        replica_pack_uint(&payload, expects(control) ? control->options.expect : 0);
-        replica_pack_id(&payload, &control->promised);
-        control_send(&record->store, CONTROL_PULL, &payload, true, update);
         asked--;
         if (asked == 0)
             control->ask_turn = (control->ask_turn + i + 1) % count;

@@ -1,7 +1,10 @@
 /* Copies of the registry, for every node that is not a member of the log.
  *
- * A copy pulls what changed since its index, from anybody whose index is higher: volumes in the order of the
- * entries that changed them last, so that walking to the end of that order has met the newest state of each,
+ * What is in a registry is signed by nobody, so it is taken from members of the log only: the store ids in the
+ * founding record are those of keys, and what comes under one comes from its holder. Others pass on that there
+ * is news, and tell a node that begins whom to ask.
+ *
+ * A copy pulls what changed since its index: volumes in the order of the entries that changed them last, so that walking to the end of that order has met the newest state of each,
  * whatever changed meanwhile. What comes is staged and taken over as a whole. A count of volumes that differs
  * afterwards means that some have expired: then everything is pulled anew. A rumour (NEWS) makes this quick,
  * the pull at intervals makes it certain. */
@@ -12,8 +15,8 @@
 
 #define STATE_FIELDS  8
 #define NEWS_FANOUT   3  /* random members told of a new index by each node that learns it */
-#define SMALL_CLUSTER 64 /* members up to which copies ask the log's members every other time */
-#define LARGE_SHARE   16 /* else only one pull in so many goes to them */
+#define NEWS_SHARE    4  /* rumours make a copy pull at most so many times as often as it does anyway */
+#define COPIES_SERVED 64 /* that each member of the log serves in one interval; with more copies it grows */
 
 void control_copy_drop(struct control_copy *copy)
 {
@@ -50,22 +53,46 @@ static void begin_pull(struct gossip_control *control, const struct replica_id *
     copy->source = *source;
     copy->whole = whole;
     copy->cursor = whole ? 0 : control->registry.index;
+    copy->began_ms = control->now_ms;
+    copy->news = false;
     pull(control, update);
 }
 
-/* A member of the log now and then, so that news need not come a long way; else anybody. */
+/* A member of the log, one that seems alive if there is any. */
 static bool pick_source(struct gossip_control *control, struct replica_id *ret_store)
 {
-    const struct gossip_member_record *other = gossip_member_pick(control->member, &control->random);
-    uint64_t share = gossip_member_count(control->member) <= SMALL_CLUSTER ? 2 : LARGE_SHARE;
-    if (control->members_n > 0 && (other == NULL || gossip_random_below(&control->random, share) == 0)) {
-        *ret_store = control->members[gossip_random_below(&control->random, control->members_n)];
-        if (!replica_id_equal(ret_store, &control->self))
-            return true;
-    }
-    if (other != NULL)
-        *ret_store = other->store;
-    return other != NULL;
+    struct replica_id stores[GOSSIP_CONTROL_MEMBERS_MAX];
+    size_t n = 0;
+    for (int alive = 1; alive >= 0 && n == 0; alive--)
+        for (size_t i = 0; i < control->members_n; i++)
+            if ((int)i != control->self_index &&
+                (alive == 0 || gossip_member_is_alive(control->member, &control->members[i])))
+                stores[n++] = control->members[i];
+    if (n > 0)
+        *ret_store = stores[gossip_random_below(&control->random, n)];
+    return n > 0;
+}
+
+/* Between pulls: so that the members of the log are not asked more often the larger the cluster is. */
+static uint64_t interval(const struct gossip_control *control)
+{
+    uint64_t share = gossip_member_count(control->member) / (control->members_n * COPIES_SERVED) + 1;
+    return control->options.copy_ms * share;
+}
+
+/* The next pull that a rumour may bring about. */
+static uint64_t soon(const struct gossip_control *control)
+{
+    uint64_t at_ms = control->copy.began_ms + control->options.copy_ms / NEWS_SHARE;
+    return at_ms > control->now_ms ? at_ms : control->now_ms;
+}
+
+/* A pull was answered to its end. */
+static void end_pull(struct gossip_control *control)
+{
+    struct control_copy *copy = &control->copy;
+    control_copy_drop(copy);
+    copy->next_ms = copy->news ? soon(control) : control->now_ms + interval(control);
 }
 
 void control_copy_timer(struct gossip_control *control, struct gossip_update *update)
@@ -132,23 +159,26 @@ static int pack_changed(const struct control_registry *registry, uint64_t cursor
     return items->failed ? REPLICA_E_NOMEM : 0;
 }
 
+/* Who is no member of the log names those that are, for one who begins, and no volumes. */
 static void serve(struct gossip_control *control, const struct replica_id *to, uint64_t cursor,
                   struct gossip_update *update)
 {
     struct replica_buffer payload, items;
+    bool member = control_is_member(control);
     uint64_t next = cursor;
     size_t n = 0;
     replica_buffer_init(&items);
-    if (cursor < control->registry.index && pack_changed(&control->registry, cursor, &items, &n, &next) != 0)
+    if (member && cursor < control->registry.index &&
+        pack_changed(&control->registry, cursor, &items, &n, &next) != 0)
         update->failed = true;
     control_begin_message(control, &payload, STATE_FIELDS);
     replica_pack_array(&payload, control->members_n);
     for (size_t i = 0; i < control->members_n; i++)
         replica_pack_id(&payload, &control->members[i]);
-    replica_pack_id(&payload, control_is_member(control) ? &control->leader : &control->hint);
-    replica_pack_uint(&payload, control_is_member(control) ? control->term : control->hint_term);
-    replica_pack_uint(&payload, control->registry.index);
-    replica_pack_uint(&payload, control->registry.n);
+    replica_pack_id(&payload, member ? &control->leader : &control->hint);
+    replica_pack_uint(&payload, member ? control->term : control->hint_term);
+    replica_pack_uint(&payload, member ? control->registry.index : cursor);
+    replica_pack_uint(&payload, member ? control->registry.n : 0);
     replica_pack_uint(&payload, cursor);
     replica_pack_uint(&payload, next);
     replica_pack_array(&payload, n);
@@ -172,8 +202,10 @@ static int on_pull(struct gossip_control *control, const struct gossip_message *
         return REPLICA_E_MALFORMED;
     if (!replica_id_is_zero(&input.cluster) && !replica_id_equal(&input.cluster, &control->cluster))
         return REPLICA_E_DENIED;
-    if (control->visible)
+    if (control->visible && (control_is_member(control) || replica_id_is_zero(&input.cluster)))
         serve(control, &message->from->store, cursor, update);
+    else if (control->visible)
+        return REPLICA_E_DENIED; /* copies are not taken from copies */
     else if (expect > 0)
         control_begin_heard(control, message, (uint32_t)expect, &promised, true, update);
     return 0;
@@ -301,11 +333,11 @@ static void finish(struct gossip_control *control, const struct state *state, st
     struct replica_id source = control->copy.source;
     if (count_after(control) == state->count) {
         take_over(control, state->index, update);
-        control_copy_drop(&control->copy);
+        end_pull(control);
     } else if (!control->copy.whole)
         begin_pull(control, &source, true, update);
     else
-        control_copy_drop(&control->copy); /* some expired while we pulled: again at the next interval */
+        end_pull(control); /* some expired while we pulled: again at the next interval */
 }
 
 static void follow_hint(struct gossip_control *control, const struct state *state)
@@ -320,6 +352,15 @@ static void follow_hint(struct gossip_control *control, const struct state *stat
     }
 }
 
+/* Whether a state comes from one of the members that it names, under a credential that may vote. */
+static bool is_own_member(const struct gossip_message *message, const struct state *state)
+{
+    for (size_t i = 0; i < state->members_n && message->from->role == GOSSIP_ROLE_VOTER; i++)
+        if (replica_id_equal(&state->members[i], &message->from->store))
+            return true;
+    return false;
+}
+
 static int on_state(struct gossip_control *control, const struct gossip_message *message,
                     struct gossip_update *update)
 {
@@ -332,13 +373,17 @@ static int on_state(struct gossip_control *control, const struct gossip_message 
         return REPLICA_E_MALFORMED;
     if (message->from->role == GOSSIP_ROLE_CLIENT)
         return REPLICA_E_DENIED;
+    if (!control->visible && !is_own_member(message, &state)) {
+        control_begin_hint(control, state.members, state.members_n);
+        return 0;
+    }
     if (!control->visible) {
         if (!control_begin_adopt(control, &message->from->store, &input.cluster, state.members,
                                  state.members_n, update))
             return REPLICA_E_DENIED;
         copy->source = message->from->store; /* asked by us or not, it is as good an answer as any */
         copy->cursor = 0;
-    } else if (!replica_id_equal(&input.cluster, &control->cluster))
+    } else if (!replica_id_equal(&input.cluster, &control->cluster) || !control_from_member(control, message))
         return REPLICA_E_DENIED;
     if (control_is_member(control))
         return 0;
@@ -347,7 +392,7 @@ static int on_state(struct gossip_control *control, const struct gossip_message 
         return 0;
     if (state.index <= control->registry.index ||
         state.index < copy->high) { /* not ahead of us, or another life of it */
-        control_copy_drop(copy);
+        end_pull(control);
         return 0;
     }
     copy->high = state.index;
@@ -395,8 +440,13 @@ static int on_news(struct gossip_control *control, const struct gossip_message *
         return REPLICA_E_MALFORMED;
     if (control->visible && !replica_id_equal(&input.cluster, &control->cluster))
         return REPLICA_E_DENIED;
-    if (!control->visible || index > control->registry.index)
+    if (!control->visible || (control_from_member(control, message) && index > control->registry.index))
         control_copy_from(control, &message->from->store, update);
+    else if (index > control->registry.index && !control_is_member(control)) {
+        control->copy.news = true;
+        if (replica_id_is_zero(&control->copy.source) && soon(control) < control->copy.next_ms)
+            control->copy.next_ms = soon(control);
+    }
     return 0;
 }
 

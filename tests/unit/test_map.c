@@ -253,6 +253,41 @@ static void a_directory_revives_while_something_below_lives(void **state)
     check_totals(fixture);
 }
 
+/* Whether anything lives below is told by the counts of directories: those of neighbours do not matter, those of any depth do. */
+static void what_lives_deep_below_counts(void **state)
+{
+    struct fixture *fixture = *state;
+    char name[40];
+    delete (fixture, 10, 1, "a", true);
+    put(fixture, 11, 1, "a-b/x", support_file("neighbour"));
+    put(fixture, 12, 1, "a.b", support_file("neighbour"));
+    put(fixture, 13, 1, "aa/x", support_file("neighbour"));
+    for (int i = 0; i < 50; i++) {
+        snprintf(name, sizeof name, "a/%d/gone", i);
+        put(fixture, (uint64_t)(20 + i), 1, name, support_file("x"));
+    }
+    assert_string_equal(shown(fixture, "a"), "dir 711");
+    assert_string_equal(shown(fixture, "a/7"), "dir 755");
+    for (int i = 0; i < 50; i++) {
+        snprintf(name, sizeof name, "a/%d/gone", i);
+        delete (fixture, (uint64_t)(100 + i), 1, name, false);
+        assert_string_equal(shown(fixture, "a"), i < 49 ? "dir 711" : "-");
+    }
+    put(fixture, 200, 1, "a/31/b/c/d/e", link_to(1));
+    assert_string_equal(shown(fixture, "a"), "-"); /* a link of an object that never was */
+    put_object(fixture, 201, 1, 1, "alive");
+    assert_string_equal(shown(fixture, "a"), "dir 711");
+    assert_string_equal(shown(fixture, "a/31/b"), "dir 755");
+    assert_string_equal(shown(fixture, "a/30"), "-");
+    assert_string_equal(shown(fixture, "a/31/b/c/d/e"), "file alive");
+    assert_string_equal(shown(fixture, "a/31/b/c/d/e/f"), "notdir");
+    assert_string_equal(shown(fixture, "a/31/b/c/d/x/f"), "-");
+    put_object(fixture, 202, 1, 1, NULL);
+    assert_string_equal(shown(fixture, "a"), "-");
+    assert_string_equal(shown_at(fixture, "a", fixture->seq - 1), "dir 711");
+    assert_string_equal(list(fixture, ""), "a.b "); /* of directories without an entry none is listed */
+}
+
 static void a_file_over_a_living_directory_gets_an_alias(void **state)
 {
     struct fixture *fixture = *state;
@@ -720,6 +755,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(winners_are_shown_at_any_place_in_the_order, setup, teardown),
         cmocka_unit_test_setup_teardown(equal_clocks_are_settled_by_the_commit_id, setup, teardown),
         cmocka_unit_test_setup_teardown(a_directory_revives_while_something_below_lives, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_lives_deep_below_counts, setup, teardown),
         cmocka_unit_test_setup_teardown(a_file_over_a_living_directory_gets_an_alias, setup, teardown),
         cmocka_unit_test_setup_teardown(a_name_that_looks_like_an_alias_is_a_name, setup, teardown),
         cmocka_unit_test_setup_teardown(long_names_have_cut_aliases, setup, teardown),

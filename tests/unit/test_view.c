@@ -103,7 +103,11 @@ static int mkdir_at(struct fixture *fixture, struct replica_view *view, const ch
 
 static int remove_at(struct fixture *fixture, struct replica_view *view, const char *path)
 {
-    return done(fixture, replica_view_remove(view, support_path(path), &fixture->log));
+    int rv;
+    do
+        rv = done(fixture, replica_view_remove(view, support_path(path), &fixture->log));
+    while (rv == REPLICA_E_AGAIN);
+    return rv;
 }
 
 static int rename_at(struct fixture *fixture, struct replica_view *view, const char *from, const char *to)
@@ -311,6 +315,21 @@ static size_t overlay_records(struct fixture *fixture)
            support_count(fixture->log_kv, "J", 1);
 }
 
+static int count_lost(void *context, struct replica_path path, const struct replica_version *version)
+{
+    (void)path;
+    (void)version;
+    (*(int *)context)++;
+    return 0;
+}
+
+static int lost_versions(struct fixture *fixture)
+{
+    int n = 0;
+    assert_int_equal(replica_map_lost(replica_volume_map(fixture->volume), count_lost, &n), 0);
+    return n;
+}
+
 /* The tests */
 
 static void drafts_are_seen_by_their_view_alone(void **state)
@@ -368,7 +387,7 @@ static void what_may_not_be_written(void **state)
     assert_string_equal(list(view, ""), "d/ f ");
 }
 
-static void parents_are_made_one_by_one(void **state)
+static void parents_are_made_at_once(void **state)
 {
     struct fixture *fixture = *state;
     struct replica_view *view = open_view(fixture, 1, "", 0);
@@ -377,7 +396,7 @@ static void parents_are_made_one_by_one(void **state)
                                                          &fixture->log))) == REPLICA_E_AGAIN)
         rounds++;
     assert_int_equal(rv, 0);
-    assert_int_equal(rounds, 3);
+    assert_int_equal(rounds, 1); /* then they are seen */
     assert_string_equal(shown(view, "a/b/c"), "dir");
     assert_int_equal(put(fixture, view, "a/b/c/f", "x"), 0);
     assert_int_equal(
@@ -414,13 +433,10 @@ static void a_committed_tree_can_be_removed(void **state)
     assert_int_equal(overlay_records(fixture), 0);
 }
 
-static void a_directory_moves_whole(void **state)
+/* from/: 300 files in two directories, half of them committed; one with two names. */
+static void make_movable(struct fixture *fixture, struct replica_view *view)
 {
-    struct fixture *fixture = *state;
-    struct replica_view *view = open_view(fixture, 1, "", 0), *other = open_view(fixture, 2, "", 0);
-    struct replica_id id = support_id(2, 999);
-    char name[40], before[60000];
-    int rv;
+    char name[40];
     assert_int_equal(mkdir_at(fixture, view, "from"), 0);
     assert_int_equal(mkdir_at(fixture, view, "from/empty"), 0);
     assert_int_equal(mkdir_at(fixture, view, "from/sub"), 0);
@@ -433,31 +449,217 @@ static void a_directory_moves_whole(void **state)
         }
     }
     assert_int_equal(link_at(fixture, view, "from/f1", "from/sub/linked"), 0);
-    strcpy(before, list(view, "from/sub"));
-    assert_int_equal(rename_at(fixture, view, "from", "from/sub/x"), REPLICA_E_INVALID);
-    assert_int_equal(replica_view_rename(view, support_path("from"), support_path("to"), 10, &fixture->log),
-                     REPLICA_E_AGAIN);
-    support_apply(fixture->log_kv, &fixture->log);
-    assert_int_equal(replica_view_freeze(view, &id, 1, &fixture->log),
-                     REPLICA_E_BUSY); /* all or nothing is published */
-    do
-        rv = done(fixture,
-                  replica_view_rename(view, support_path("from"), support_path("to"), 10, &fixture->log));
-    while (rv == REPLICA_E_AGAIN);
-    assert_int_equal(rv, 0);
+}
+
+static int rename_step(struct fixture *fixture, struct replica_view *view)
+{
+    return done(fixture,
+                replica_view_rename(view, support_path("from"), support_path("to"), 10, &fixture->log));
+}
+
+static void check_moved(struct replica_view *view, const char *sub)
+{
     assert_string_equal(shown(view, "from"), "-");
-    assert_string_equal(list(view, ""), "to/ ");
-    assert_string_equal(list(view, "to/sub"), before);
+    assert_string_equal(shown(view, "from/f1"), "-");
+    assert_string_equal(list(view, "to/sub"), sub);
     assert_string_equal(list(view, "to/empty"), "");
     assert_string_equal(shown(view, "to/sub/linked"), "x*2");
     assert_string_equal(shown(view, "to/f1"), "x*2");
+}
+
+static void check_unmoved(struct replica_view *view, const char *sub)
+{
+    assert_string_equal(shown(view, "to"), "-");
+    assert_string_equal(list(view, "from/sub"), sub);
+    assert_string_equal(list(view, "from/empty"), "");
+    assert_string_equal(shown(view, "from/sub/linked"), "x*2");
+    assert_string_equal(shown(view, "from/f1"), "x*2");
+}
+
+static void a_directory_moves_whole(void **state)
+{
+    struct fixture *fixture = *state;
+    struct replica_view *view = open_view(fixture, 1, "", 0), *other = open_view(fixture, 2, "", 0);
+    char before[60000];
+    int rv, steps = 0;
+    make_movable(fixture, view);
+    strcpy(before, list(view, "from/sub"));
+    assert_int_equal(rename_at(fixture, view, "from", "from/sub/x"), REPLICA_E_INVALID);
+    while ((rv = rename_step(fixture, view)) == REPLICA_E_AGAIN) {
+        check_unmoved(view, before);
+        steps++;
+    }
+    assert_int_equal(rv, 0);
+    assert_in_range(steps, 300 / 10, 300 / 10 + 10); /* each does its share */
+    check_moved(view, before);
+    assert_string_equal(list(view, ""), "to/ ");
     commit(fixture, view);
     reload(fixture, view);
     reload(fixture, other);
     assert_string_equal(list(other, ""), "to/ ");
-    assert_string_equal(list(other, "to/sub"), before);
-    assert_string_equal(shown(other, "to/f1"), "x*2");
+    check_moved(other, before);
     assert_int_equal(overlay_records(fixture), 0);
+}
+
+/* After a restart as a node does it: what was frozen is thawed, what was lost is forgotten. */
+static struct replica_view *recover(struct fixture *fixture, struct replica_view *view)
+{
+    size_t lost;
+    view = restart(fixture, view);
+    assert_int_equal(done(fixture, replica_view_forget_lost(view, fixture->contents, &fixture->log, &lost)),
+                     0);
+    assert_int_equal(lost, 0);
+    return view;
+}
+
+static void a_move_that_is_cut_off_leaves_all_as_it_was(void **state)
+{
+    struct fixture *fixture = *state;
+    struct replica_view *view = open_view(fixture, 1, "", 0);
+    size_t records;
+    uint64_t dirty;
+    char before[60000];
+    int rv = REPLICA_E_AGAIN;
+    make_movable(fixture, view);
+    strcpy(before, list(view, "from/sub"));
+    records = overlay_records(fixture);
+    dirty = replica_view_info(view)->dirty;
+    for (int steps = 1; rv == REPLICA_E_AGAIN; steps++) { /* cut off after every step that there is */
+        for (int i = 0; i < steps && rv == REPLICA_E_AGAIN; i++)
+            rv = rename_step(fixture, view);
+        if (rv != REPLICA_E_AGAIN)
+            break;
+        view = recover(fixture, view);
+        check_unmoved(view, before);
+        assert_int_equal(overlay_records(fixture), records);
+        assert_int_equal(replica_view_info(view)->dirty, dirty);
+    }
+    assert_int_equal(rv, 0);
+    view = recover(fixture, view);
+    check_moved(view, before);
+    commit(fixture, view);
+    reload(fixture, view);
+    check_moved(view, before);
+    assert_int_equal(overlay_records(fixture), 0);
+}
+
+/* A commit in the middle of a move has nothing of it, and what comes to light later has the right bases. */
+static void a_commit_passes_a_move(void **state)
+{
+    struct fixture *fixture = *state;
+    for (int fails = 0; fails < 3; fails++) {
+        struct replica_view *view = open_view(fixture, (uint64_t)(10 + fails), "", 0);
+        char before[60000], passed[20];
+        int rv;
+        snprintf(passed, sizeof passed, "passed %d", fails);
+        make_movable(fixture, view);
+        strcpy(before, list(view, "from/sub"));
+        for (int i = 0; i < 8; i++)
+            assert_int_equal(rename_step(fixture, view), REPLICA_E_AGAIN);
+        for (int i = 0; i < fails; i++) {
+            assert_int_equal(freeze(fixture, view), 0);
+            assert_int_equal(rename_step(fixture, view), REPLICA_E_AGAIN);
+            assert_int_equal(done(fixture, replica_view_thaw(view, &fixture->log)), 0);
+            assert_int_equal(rename_step(fixture, view), REPLICA_E_AGAIN);
+        }
+        assert_int_equal(freeze(fixture, view), 0);
+        (void)rename_step(fixture, view);
+        publish(fixture, view);
+        check_unmoved(view, before);
+        while ((rv = rename_step(fixture, view)) == REPLICA_E_AGAIN)
+            check_unmoved(view, before);
+        assert_int_equal(rv, 0);
+        check_moved(view, before);
+        commit(fixture, view);
+        reload(fixture, view);
+        check_moved(view, before);
+        assert_int_equal(lost_versions(fixture), 0);
+        assert_int_equal(overlay_records(fixture), 0);
+        assert_int_equal(rename_at(fixture, view, "to", passed), 0); /* out of the next one's way */
+        commit(fixture, view);
+        reload(fixture, view);
+    }
+}
+
+/* Who gives a move up, or meets a path that becomes too long, has changed nothing; whoever writes next finds the view as it was. */
+static void a_move_can_be_given_up(void **state)
+{
+    struct fixture *fixture = *state;
+    struct replica_view *view = open_view(fixture, 1, "", 0);
+    char before[60000], deep[REPLICA_PATH_MAX + 1];
+    size_t n = 0;
+    make_movable(fixture, view);
+    strcpy(before, list(view, "from/sub"));
+    for (int i = 0; i < 8; i++)
+        assert_int_equal(rename_step(fixture, view), REPLICA_E_AGAIN);
+    assert_int_equal(put(fixture, view, "from/added", "y"), 0);
+    check_unmoved(view, before);
+    assert_int_equal(rename_at(fixture, view, "from/f3", "f3"), 0); /* another one */
+    assert_int_equal(rename_step(fixture, view), REPLICA_E_AGAIN);
+    check_unmoved(view, before);
+    assert_int_equal(rename_at(fixture, view, "from", "to"), 0);
+    check_moved(view, before);
+    assert_string_equal(shown(view, "to/added"), "y*1");
+    assert_string_equal(shown(view, "f3"), "x*1");
+    assert_string_equal(shown(view, "to/f3"), "-");
+
+    while (n + 200 < REPLICA_PATH_MAX - 5) { /* a place where to/f1 fits, and to/sub/linked does not */
+        if (n > 0)
+            deep[n++] = '/';
+        memset(deep + n, 'd', 200);
+        n += 200;
+        deep[n] = '\0';
+        assert_int_equal(mkdir_at(fixture, view, deep), 0);
+    }
+    n += (size_t)snprintf(
+        deep + n, sizeof deep - n, "/%.*s", (int)(REPLICA_PATH_MAX - 10 - n - 1),
+        "eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee");
+    assert_int_equal(rename_at(fixture, view, "to", deep), REPLICA_E_TOOBIG);
+    check_moved(view, before);
+    assert_string_equal(shown(view, deep), "-");
+    commit(fixture, view);
+    reload(fixture, view);
+    check_moved(view, before);
+    assert_int_equal(overlay_records(fixture), 0);
+}
+
+/* The parts of a large removal are bounded, too: a directory of which thousands of names have gone is looked through in pieces. */
+static void a_large_directory_goes_in_pieces(void **state)
+{
+    enum { FILES = 3000 };
+    struct fixture *fixture = *state;
+    struct replica_view *view = open_view(fixture, 1, "", 0);
+    char name[40];
+    int rv, steps = 0;
+    assert_int_equal(mkdir_at(fixture, view, "d"), 0);
+    for (int i = 0; i < FILES; i++) {
+        snprintf(name, sizeof name, "d/%d", i);
+        assert_int_equal(put(fixture, view, name, "x"), 0);
+    }
+    commit(fixture, view);
+    reload(fixture, view);
+    for (int i = 0; i < FILES; i++) {
+        snprintf(name, sizeof name, "d/%d", i);
+        assert_int_equal(remove_at(fixture, view, name), 0);
+    }
+    while ((rv = done(fixture, replica_view_remove(view, support_path("d"), &fixture->log))) ==
+           REPLICA_E_AGAIN)
+        steps++;
+    assert_int_equal(rv, 0);
+    assert_in_range(steps, FILES / 250 - 1, FILES / 250 + 1);
+    commit(fixture, view);
+    reload(fixture, view);
+    assert_string_equal(list(view, ""), "");
+    assert_int_equal(mkdir_at(fixture, view, "d"), 0);
+    for (int i = 0; i < 600; i++) { /* what was looked through counts no more once something is written */
+        snprintf(name, sizeof name, "d/%d", i);
+        assert_int_equal(put(fixture, view, name, "x"), 0);
+        assert_int_equal(remove_at(fixture, view, name), 0);
+    }
+    assert_int_equal(done(fixture, replica_view_remove(view, support_path("d"), &fixture->log)),
+                     REPLICA_E_AGAIN);
+    assert_int_equal(put(fixture, view, "d/0", "x"), 0);
+    assert_int_equal(remove_at(fixture, view, "d"), REPLICA_E_NOTEMPTY);
 }
 
 static void renaming_follows_posix(void **state)
@@ -590,14 +792,6 @@ static void a_failed_commit_changes_nothing(void **state)
         commit(fixture, view);
         reload(fixture, view);
     }
-}
-
-static int count_lost(void *context, struct replica_path path, const struct replica_version *version)
-{
-    (void)path;
-    (void)version;
-    (*(int *)context)++;
-    return 0;
 }
 
 /* A writer that builds on its own commits loses nothing, whatever was in flight when it wrote. */
@@ -1179,9 +1373,13 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(drafts_are_seen_by_their_view_alone),
         TEST(what_may_not_be_written),
-        TEST(parents_are_made_one_by_one),
+        TEST(parents_are_made_at_once),
         TEST(a_committed_tree_can_be_removed),
         TEST(a_directory_moves_whole),
+        TEST(a_move_that_is_cut_off_leaves_all_as_it_was),
+        TEST(a_commit_passes_a_move),
+        TEST(a_move_can_be_given_up),
+        TEST(a_large_directory_goes_in_pieces),
         TEST(renaming_follows_posix),
         TEST(links_are_counted_over_drafts_and_snapshot),
         TEST(a_view_of_a_sub_path),

@@ -76,11 +76,9 @@ struct api_call {
     struct api_call *next, *previous; /* of the api */
 
     /* edit.c */
-    struct replica_id edit_view;
+    struct replica_id closing; /* the view that the call closes */
     int (*edit)(void *state, struct replica_view *view, struct replica_kv_batch *log);
-    api_done_fn edit_done;
     uint64_t edit_told_ms, edit_steps; /* when progress was last said */
-    bool moving;                       /* a directory of edit_view, step by step */
     struct replica_content_id complete_content;
     uint64_t complete_from_ms;
     void (*complete_done)(struct api_call *call, int code);

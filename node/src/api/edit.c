@@ -8,7 +8,6 @@
 #include <string.h>
 #include <time.h>
 
-#define GATE_MS          5     /* between looks whether the other call is done */
 #define TELL_MS          1000  /* between words of progress of a long edit */
 #define COMPLETE_MS      2     /* between looks whether a sync has come */
 #define COMPLETE_MS_MAX  100   /* the same, once it takes long */
@@ -30,28 +29,15 @@ static int run_edit(void *context, struct replica_view *view, struct replica_kv_
     return code;
 }
 
-static void start_edit(struct api_call *call)
+void api_edit(struct api_call *call, const struct replica_id *view, api_edit_fn edit, api_done_fn done)
 {
-    struct gossip_peer_request request = {.kind = GOSSIP_PEER_VIEW_EDIT, .view = call->edit_view};
-    for (const struct api_call *other = call->api->calls; other != NULL; other = other->next)
-        if (other != call && other->moving && replica_id_equal(&other->edit_view, &call->edit_view)) {
-            api_later(call, GATE_MS, start_edit);
-            return;
-        }
-    call->moving = call->method->run == api_fs_rename;
+    struct gossip_peer_request request = {.kind = GOSSIP_PEER_VIEW_EDIT, .view = *view};
+    call->edit = edit;
+    call->edit_told_ms = node_now_ms();
     request.edit = run_edit;
     request.context = call;
     request.durable = call->edit_durable;
-    api_request(call, &request, call->edit_done, NULL);
-}
-
-void api_edit(struct api_call *call, const struct replica_id *view, api_edit_fn edit, api_done_fn done)
-{
-    call->edit_view = *view;
-    call->edit = edit;
-    call->edit_done = done;
-    call->edit_told_ms = node_now_ms();
-    start_edit(call);
+    api_request(call, &request, done, NULL);
 }
 
 /* Sentences */

@@ -9,8 +9,7 @@
 #define EDIT_BYTES_MAX   (1u << 20) /* of a step's batch */
 
 /* Calls edit(call's state, view, log) in steps of the peer until it does not return AGAIN, then done. What it
- * wrote in one step is seen by the next one only. Waits while another call moves a directory in that view:
- * that goes step by step too, and nothing may come between. */
+ * wrote in one step is seen by the next one only. Edits of one view come one after the other. */
 typedef int (*api_edit_fn)(void *state, struct replica_view *view, struct replica_kv_batch *log);
 void api_edit(struct api_call *call, const struct replica_id *view, api_edit_fn edit, api_done_fn done);
 

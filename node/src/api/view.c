@@ -157,7 +157,7 @@ static void on_closed(struct api_call *call, void *context, int code, const uint
 {
     (void)context;
     if (code == 0)
-        api_drafts_forget(call->api, &call->edit_view);
+        api_drafts_forget(call->api, &call->closing);
     if (code == REPLICA_E_BUSY)
         api_fail(call, code, "a commit of the view is in flight; close it when that is done");
     else if (code != 0)
@@ -172,7 +172,7 @@ void api_view_close(struct api_call *call)
     struct replica_view *view;
     if (api_get_view(call, &view) != 0)
         return;
-    request.view = call->edit_view = replica_view_info(view)->options.id;
+    request.view = call->closing = replica_view_info(view)->options.id;
     api_hold_view(call->api, &request.view, false);
     api_request(call, &request, on_closed, NULL);
 }

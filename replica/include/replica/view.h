@@ -76,8 +76,8 @@ struct replica_view_info {
 };
 const struct replica_view_info *replica_view_info(const struct replica_view *view);
 
-/* After a restart: forgets dirty records whose content is not here, which only a loss of power can bring about: they were not synced,
- * their bytes are gone, and no commit could ever publish them. *ret_n: how many. */
+/* After a restart: forgets what was left of a directory's move that it cut off, and dirty records whose content is not here, which only a
+ * loss of power can bring about: they were not synced, their bytes are gone, and no commit could ever publish them. *ret_n: how many of these. */
 int replica_view_forget_lost(struct replica_view *view, struct replica_contents *contents,
                              struct replica_kv_batch *log, size_t *ret_n);
 /* The same for what names a draft whose file is gone. *ret_n: how many dirty or frozen records. */
@@ -101,13 +101,16 @@ int replica_view_list(struct replica_view *view, struct replica_path dir, struct
  * non-directory); a directory over a directory changes its metadata. */
 int replica_view_put(struct replica_view *view, struct replica_path path, const struct replica_entry *entry,
                      struct replica_kv_batch *log);
-/* Makes the missing parents of path as directories (mode 0755, the given owner). */
+/* Makes the missing parents of path as directories (mode 0755, the given owner). AGAIN if it made any: the next call sees them. */
 int replica_view_make_parents(struct replica_view *view, struct replica_path path, uint32_t uid, uint32_t gid,
                               int64_t mtime_ns, struct replica_kv_batch *log);
-/* Errors: NOTEMPTY for a directory with shown children; INVALID for the root. */
+/* AGAIN until it is known whether a directory is empty of which many names have gone. Errors: NOTEMPTY for a directory with shown
+ * children; INVALID for the root. */
 int replica_view_remove(struct replica_view *view, struct replica_path path, struct replica_kv_batch *log);
-/* rename(2): replaces a non-directory or an empty directory. A directory moves with all that is below it, about max records per call:
- * AGAIN until 0; no commit freezes the view in between, so others see the whole move or none. Errors: NOTFOUND, NOTEMPTY, ISDIR, NOTDIR, INVALID (into itself). */
+/* rename(2): replaces a non-directory or an empty directory. A directory moves with all that is below it, about max entries per call:
+ * AGAIN until 0. Nothing of it is seen before the last call, by this view's readers neither, and a commit in between has nothing of it. After
+ * an error, or if it is given up (no further call), or cut off by a restart, all is as it was; what else is written meanwhile makes it
+ * begin again. Errors: NOTFOUND, NOTEMPTY, ISDIR, NOTDIR, INVALID (into itself), TOOBIG (a path below would be too long). */
 int replica_view_rename(struct replica_view *view, struct replica_path from, struct replica_path to,
                         size_t max, struct replica_kv_batch *log);
 /* link(2); object is a fresh random id, used if `from` has one name so far. */
@@ -115,7 +118,7 @@ int replica_view_link(struct replica_view *view, struct replica_path from, struc
                       const struct replica_id *object, struct replica_kv_batch *log);
 
 /* Committing. */
-/* Freezes every dirty generation under a commit id. Errors: BUSY (one is in flight, or a directory is being renamed), NOTFOUND (nothing is dirty). */
+/* Freezes every dirty generation under a commit id. Errors: BUSY (one is in flight), NOTFOUND (nothing is dirty). */
 int replica_view_freeze(struct replica_view *view, const struct replica_id *commit, uint64_t time_ms,
                         struct replica_kv_batch *log);
 /* The next draft of the frozen generations that is not a content yet, after `after` (0: first). Errors: NOTFOUND: all are. */

@@ -176,9 +176,11 @@ static int object_is_live(const struct replica_map *map, const struct replica_id
     return rv == REPLICA_E_NOTFOUND ? 0 : rv;
 }
 
-/* Visits the targets under a prefix that are live at seq. */
+/* Visits the targets under a prefix that are live at seq; EXHAUSTED after that many keys. */
+#define EXHAUSTED 2
 static int visit_live(const struct replica_map *map, struct replica_kv_cursor *cursor,
-                      const struct map_key *prefix, uint64_t seq, map_live_fn visit, void *context)
+                      const struct map_key *prefix, uint64_t seq, size_t keys_max, map_live_fn visit,
+                      void *context)
 {
     struct replica_version version;
     uint8_t last[sizeof prefix->bytes];
@@ -195,6 +197,10 @@ static int visit_live(const struct replica_map *map, struct replica_kv_cursor *c
         replica_kv_cursor_key(cursor, &key, &n);
         if (n < prefix->size + 9 || n > sizeof last || memcmp(key, prefix->bytes, prefix->size) != 0)
             break;
+        if (keys_max-- == 0) {
+            rv = EXHAUSTED;
+            break;
+        }
         if (~replica_u64_decode(key + n - 8) > seq || (n - 8 == last_n && memcmp(key, last, last_n) == 0))
             continue; /* too new, or older than one that was seen */
         last_n = n - 8;
@@ -213,18 +219,25 @@ static int visit_live(const struct replica_map *map, struct replica_kv_cursor *c
     return rv;
 }
 
+/* The names of a directory, or (end '/') all that is deeper. */
+static void below_prefix(const struct replica_map *map, struct replica_path path, char end,
+                         struct map_key *ret_prefix)
+{
+    map_key_start(ret_prefix, 'e', &map->volume);
+    map_key_append(ret_prefix, "\x01", 1);
+    map_key_append(ret_prefix, path.text, path.size);
+    map_key_append(ret_prefix, &end, 1);
+}
+
 int map_each_below(const struct replica_map *map, struct replica_kv_cursor *cursor, struct replica_path path,
                    uint64_t seq, map_live_fn visit, void *context)
 {
     static const char ends[2] = {'\0', '/'}; /* children, then what is deeper */
     int rv = 0;
     for (size_t i = 0; i < 2 && rv == 0; i++) {
-        struct map_key key;
-        map_key_start(&key, 'e', &map->volume);
-        map_key_append(&key, "\x01", 1);
-        map_key_append(&key, path.text, path.size);
-        map_key_append(&key, &ends[i], 1);
-        rv = visit_live(map, cursor, &key, seq, visit, context);
+        struct map_key prefix;
+        below_prefix(map, path, ends[i], &prefix);
+        rv = visit_live(map, cursor, &prefix, seq, SIZE_MAX, visit, context);
     }
     return rv;
 }
@@ -236,12 +249,64 @@ static int found_one(void *context, const struct replica_target_name *name)
     return 1;
 }
 
+/* Keys of one directory that are looked through for a live name where its count says that there is one. Only if all live names are links
+ * of objects that are gone is there none after all: beyond this, the count is believed. */
+#define HAS_KEYS_MAX 1000
+
+/* What is counted is there, unless it is a name of an object that is gone. */
+static int check_counted(const struct replica_map *map, struct replica_kv_cursor *cursor,
+                         struct replica_path dir, uint64_t seq, bool *ret_has)
+{
+    struct map_key prefix;
+    int rv;
+    below_prefix(map, dir, '\0', &prefix);
+    rv = visit_live(map, cursor, &prefix, seq, HAS_KEYS_MAX, found_one, NULL);
+    *ret_has = rv > 0;
+    return rv > 0 ? 0 : rv;
+}
+
+/* Directories below, by their counts: as many reads as there are directories, however many names they had. */
+static int has_deeper(const struct replica_map *map, struct replica_kv_cursor *cursor,
+                      struct replica_path path, uint64_t seq, bool *ret_has)
+{
+    struct map_key prefix, at;
+    size_t head = 1 + REPLICA_ID_SIZE;
+    int rv = 0;
+    map_key_start(&prefix, 'd', &map->volume);
+    map_key_append(&prefix, path.text, path.size);
+    map_key_append(&prefix, "/", 1);
+    at = prefix;
+    while (rv == 0 && !*ret_has) {
+        struct replica_path dir;
+        const uint8_t *key;
+        uint64_t count;
+        size_t n;
+        replica_kv_cursor_seek(cursor, at.bytes, at.size);
+        if (!replica_kv_cursor_valid(cursor))
+            break;
+        replica_kv_cursor_key(cursor, &key, &n);
+        if (n < prefix.size + 9 || n > sizeof at.bytes || memcmp(key, prefix.bytes, prefix.size) != 0)
+            break;
+        at.size = 0;
+        map_key_append(&at, key, n - 9);
+        dir = (struct replica_path){(const char *)at.bytes + head, at.size - head};
+        rv = map_children_at(map, cursor, dir, seq, &count);
+        if (rv == 0 && count > 0)
+            rv = check_counted(map, cursor, dir, seq, ret_has);
+        map_key_append(&at, "\x01", 1); /* behind all its counts: they go on with 00 */
+    }
+    return rv;
+}
+
 int map_has_below(const struct replica_map *map, struct replica_kv_cursor *cursor, struct replica_path path,
                   uint64_t seq, bool *ret_has)
 {
-    int rv = map_each_below(map, cursor, path, seq, found_one, NULL);
-    *ret_has = rv > 0;
-    return rv > 0 ? 0 : rv;
+    uint64_t count;
+    int rv = map_children_at(map, cursor, path, seq, &count);
+    *ret_has = false;
+    if (rv == 0 && count > 0)
+        rv = check_counted(map, cursor, path, seq, ret_has);
+    return rv != 0 || *ret_has ? rv : has_deeper(map, cursor, path, seq, ret_has);
 }
 
 int replica_map_refers(struct replica_kv *kv, const struct replica_id *volume,

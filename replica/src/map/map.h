@@ -68,11 +68,23 @@ void map_default_directory(struct replica_version *version);
 int map_alias_base(const struct replica_map *map, struct replica_path dir, struct replica_path alias,
                    uint64_t seq, char ret_base[REPLICA_NAME_MAX + 1], size_t *ret_n);
 
-/* As replica_map_list; key: the name that the shown one sorts by, which differs from it for an alias. */
+/* Where a listing has come to: behind a name, shown or not; passed: behind its alias, too. */
+struct map_place {
+    char name[REPLICA_NAME_MAX + 1];
+    size_t n; /* 0: at the beginning */
+    bool passed;
+};
+
+/* As replica_map_list; key: the name that the shown one sorts by, which differs from it for an alias. Looks at no more than `looks` names,
+ * shown or not. place is moved behind the last one dealt with; its name may be an alias at first. */
 typedef int (*map_list_fn)(void *context, struct replica_path key, struct replica_path name,
                            const struct replica_version *version);
-int map_list_keyed(const struct replica_map *map, struct replica_path dir, struct replica_path after,
-                   uint64_t apply_seq, size_t max, size_t *reads, bool *ret_more, map_list_fn visit,
-                   void *context);
+int map_list_keyed(const struct replica_map *map, struct replica_path dir, struct map_place *place,
+                   uint64_t apply_seq, size_t max, size_t looks, size_t *reads, bool *ret_more,
+                   map_list_fn visit, void *context);
+
+/* A directory's count of live names, through an open cursor. */
+int map_children_at(const struct replica_map *map, struct replica_kv_cursor *cursor, struct replica_path dir,
+                    uint64_t seq, uint64_t *ret_n);
 
 #endif

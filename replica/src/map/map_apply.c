@@ -182,28 +182,35 @@ static void children_key(const struct replica_map *map, struct replica_path dir,
     map_key_append_inverted(ret_key, seq);
 }
 
+int map_children_at(const struct replica_map *map, struct replica_kv_cursor *cursor, struct replica_path dir,
+                    uint64_t seq, uint64_t *ret_n)
+{
+    const uint8_t *at, *value;
+    struct map_key key;
+    size_t n, value_n;
+    *ret_n = 0;
+    children_key(map, dir, seq, &key);
+    replica_kv_cursor_seek(cursor, key.bytes, key.size);
+    if (!replica_kv_cursor_valid(cursor))
+        return 0;
+    replica_kv_cursor_key(cursor, &at, &n);
+    if (n != key.size || memcmp(at, key.bytes, key.size - 8) != 0)
+        return 0;
+    replica_kv_cursor_value(cursor, &value, &value_n);
+    if (value_n != 8)
+        return REPLICA_E_CORRUPT;
+    *ret_n = replica_u64_decode(value);
+    return 0;
+}
+
 int replica_map_children(const struct replica_map *map, struct replica_path dir, uint64_t apply_seq,
                          uint64_t *ret_n)
 {
     struct replica_kv_cursor *cursor;
-    struct map_key key;
     int rv = replica_kv_cursor_open(map->kv, &cursor), closed;
     if (rv != 0)
         return rv;
-    *ret_n = 0;
-    children_key(map, dir, apply_seq, &key);
-    replica_kv_cursor_seek(cursor, key.bytes, key.size);
-    if (replica_kv_cursor_valid(cursor)) {
-        const uint8_t *at, *value;
-        size_t n, value_n;
-        replica_kv_cursor_key(cursor, &at, &n);
-        replica_kv_cursor_value(cursor, &value, &value_n);
-        if (n == key.size && memcmp(at, key.bytes, key.size - 8) == 0) {
-            rv = value_n == 8 ? 0 : REPLICA_E_CORRUPT;
-            if (rv == 0)
-                *ret_n = replica_u64_decode(value);
-        }
-    }
+    rv = map_children_at(map, cursor, dir, apply_seq, ret_n);
     closed = replica_kv_cursor_close(&cursor);
     return rv != 0 ? rv : closed;
 }

@@ -239,23 +239,24 @@ int map_alias_base(const struct replica_map *map, struct replica_path dir, struc
     return closed != 0 ? closed : rv;
 }
 
-/* The version shown under the directory part of a name that is aliased: a directory. */
-static int check_parents(const struct replica_map *map, struct replica_kv_cursor *cursor,
-                         struct replica_path path, uint64_t seq, struct replica_version *scratch)
+/* Nothing is shown under path: the lowest of its parents that is shown tells why. What is shown, is so below directories only: where
+ * anything is live, all above it are shown as directories. */
+static int why_not(const struct replica_map *map, struct replica_kv_cursor *cursor, struct replica_path path,
+                   uint64_t seq, struct replica_version *scratch)
 {
-    for (size_t i = 0; i < path.size; i++) {
-        struct replica_path parent = {path.text, i};
+    struct replica_path name;
+    while (path.size > 0) {
         bool aliased;
         int rv;
-        if (path.text[i] != '/')
-            continue;
-        rv = show(map, cursor, parent, seq, scratch, &aliased);
-        if (rv != 0)
+        replica_path_split(path, &path, &name);
+        rv = show(map, cursor, path, seq, scratch, &aliased);
+        if (rv == 0)
+            return aliased || scratch->entry.kind == REPLICA_KIND_DIRECTORY ? REPLICA_E_NOTFOUND
+                                                                            : REPLICA_E_NOTDIR;
+        if (rv != REPLICA_E_NOTFOUND)
             return rv;
-        if (!aliased && scratch->entry.kind != REPLICA_KIND_DIRECTORY)
-            return REPLICA_E_NOTDIR;
     }
-    return 0;
+    return REPLICA_E_NOTFOUND;
 }
 
 int replica_map_lookup(const struct replica_map *map, struct replica_path path, uint64_t apply_seq,
@@ -266,9 +267,7 @@ int replica_map_lookup(const struct replica_map *map, struct replica_path path, 
     int rv = replica_kv_cursor_open(map->kv, &cursor), closed;
     if (rv != 0)
         return rv;
-    rv = check_parents(map, cursor, path, apply_seq, ret_version);
-    if (rv == 0)
-        rv = show(map, cursor, path, apply_seq, ret_version, &aliased);
+    rv = show(map, cursor, path, apply_seq, ret_version, &aliased);
     if (rv == 0 && aliased)
         map_default_directory(ret_version);
     if (rv == REPLICA_E_NOTFOUND) {
@@ -278,6 +277,8 @@ int replica_map_lookup(const struct replica_map *map, struct replica_path path, 
         replica_path_split(path, &parent, &name);
         rv = find_alias(map, cursor, parent, name, apply_seq, ret_version, base, &n);
     }
+    if (rv == REPLICA_E_NOTFOUND)
+        rv = why_not(map, cursor, path, apply_seq, ret_version);
     closed = replica_kv_cursor_close(&cursor);
     return closed != 0 ? closed : rv;
 }
@@ -286,8 +287,10 @@ struct listing {
     const struct replica_map *map;
     struct replica_path dir;
     uint64_t seq;
-    size_t max, shown, *reads;
-    bool more; /* an alias did not fit any more */
+    size_t max, shown, looks, *reads;
+    struct map_place *place;
+    bool more;       /* an alias did not fit any more */
+    bool alias_seen; /* of the name in hand */
     map_list_fn visit;
     void *context;
     struct replica_kv_cursor *inner; /* for shown reads, beside the scan */
@@ -303,6 +306,7 @@ static int list_alias(struct listing *listing, struct replica_path name,
     }
     make_alias(name, &version->stamp, alias);
     listing->shown++;
+    listing->alias_seen = true;
     return listing->visit(listing->context, name, (struct replica_path){alias, strlen(alias)}, version);
 }
 
@@ -332,6 +336,15 @@ static int list_name(struct listing *listing, struct replica_path name, bool ali
     return rv == REPLICA_E_NOTFOUND ? 0 : rv;
 }
 
+/* rv: of showing the name; if it was stopped, its alias may be next. */
+static void set_place(struct listing *listing, struct replica_path name, int rv)
+{
+    memcpy(listing->place->name, name.text, name.size);
+    listing->place->n = name.size;
+    listing->place->passed = listing->alias_seen || (rv == 0 && !listing->more);
+    listing->alias_seen = false;
+}
+
 static int list_names(struct listing *listing, struct replica_kv_cursor *cursor, struct replica_path after,
                       bool *ret_more)
 {
@@ -356,50 +369,56 @@ static int list_names(struct listing *listing, struct replica_kv_cursor *cursor,
         n -= prefix + 9;
         if (n == 0 || n > REPLICA_NAME_MAX || (n == last_n && memcmp(at + prefix, last, n) == 0))
             continue;
-        if (listing->shown >= listing->max) {
+        if (listing->shown >= listing->max || listing->looks == 0) {
             listing->more = true;
             break;
         }
+        listing->looks--;
         memcpy(last, at + prefix, n);
         last_n = n;
         rv = list_name(listing, (struct replica_path){last, n}, false);
+        set_place(listing, (struct replica_path){last, n}, rv);
     }
     *ret_more = listing->more;
     return rv;
 }
 
 /* Goes on after a name or an alias. */
-static int list_after(struct listing *listing, struct replica_kv_cursor *cursor, struct replica_path after,
-                      bool *ret_more)
+static int list_after(struct listing *listing, struct replica_kv_cursor *cursor, bool *ret_more)
 {
-    char base[REPLICA_NAME_MAX + 1];
+    char base[REPLICA_NAME_MAX + 1], text[REPLICA_NAME_MAX + 1];
+    struct replica_path after = {text, listing->place->n};
     size_t n;
     int rv;
-    if (after.size == 0)
+    memcpy(text, listing->place->name, after.size);
+    if (after.size == 0 || listing->place->passed)
         return list_names(listing, cursor, after, ret_more);
     rv = map_alias_base(listing->map, listing->dir, after, listing->seq, base, &n);
     if (rv == 0)
         return list_names(listing, cursor, (struct replica_path){base, n}, ret_more);
-    rv = rv == REPLICA_E_NOTFOUND ? list_name(listing, after, true) : rv; /* its alias may be next */
+    if (rv == REPLICA_E_NOTFOUND) { /* its alias may be next */
+        rv = list_name(listing, after, true);
+        set_place(listing, after, rv);
+    }
     return rv != 0 ? rv : list_names(listing, cursor, after, ret_more);
 }
 
-int map_list_keyed(const struct replica_map *map, struct replica_path dir, struct replica_path after,
-                   uint64_t apply_seq, size_t max, size_t *reads, bool *ret_more, map_list_fn visit,
-                   void *context)
+int map_list_keyed(const struct replica_map *map, struct replica_path dir, struct map_place *place,
+                   uint64_t apply_seq, size_t max, size_t looks, size_t *reads, bool *ret_more,
+                   map_list_fn visit, void *context)
 {
     struct listing listing = {.map = map,
                               .dir = dir,
                               .seq = apply_seq,
                               .max = max,
+                              .looks = looks,
+                              .place = place,
                               .reads = reads,
                               .visit = visit,
                               .context = context};
     struct replica_kv_cursor *cursor;
     struct replica_version version;
     int rv, closed;
-    if (after.size > REPLICA_NAME_MAX)
-        return REPLICA_E_INVALID;
     replica_version_init(&version);
     rv = replica_map_lookup(map, dir, apply_seq, &version);
     if (rv == 0 && version.entry.kind != REPLICA_KIND_DIRECTORY)
@@ -412,7 +431,7 @@ int map_list_keyed(const struct replica_map *map, struct replica_path dir, struc
         return rv;
     rv = replica_kv_cursor_open(map->kv, &listing.inner);
     if (rv == 0) {
-        rv = list_after(&listing, cursor, after, ret_more);
+        rv = list_after(&listing, cursor, ret_more);
         closed = replica_kv_cursor_close(&listing.inner);
         if (closed != 0)
             rv = closed;
@@ -441,5 +460,10 @@ int replica_map_list(const struct replica_map *map, struct replica_path dir, str
                      void *context)
 {
     struct plain plain = {visit, context};
-    return map_list_keyed(map, dir, after, apply_seq, max, reads, ret_more, visit_plain, &plain);
+    struct map_place place = {.n = after.size};
+    if (after.size > REPLICA_NAME_MAX)
+        return REPLICA_E_INVALID;
+    if (after.size > 0)
+        memcpy(place.name, after.text, after.size);
+    return map_list_keyed(map, dir, &place, apply_seq, max, SIZE_MAX, reads, ret_more, visit_plain, &plain);
 }

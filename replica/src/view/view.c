@@ -27,7 +27,7 @@ static void read_commit(struct replica_pack_reader *reader, struct view_commit *
 }
 
 #define COMMIT_ITEMS 7
-#define VIEW_ITEMS   (12 + 2 * COMMIT_ITEMS + 1)
+#define VIEW_ITEMS   (12 + 2 * COMMIT_ITEMS + 2)
 
 void view_write(const struct replica_view *view, struct replica_kv_batch *log)
 {
@@ -54,6 +54,7 @@ void view_write(const struct replica_view *view, struct replica_kv_batch *log)
     replica_pack_array(&value, view->own_n * COMMIT_ITEMS);
     for (size_t i = 0; i < view->own_n; i++)
         pack_commit(&value, &view->own[i]);
+    replica_pack_uint(&value, view->stage);
     replica_kv_batch_put(log, key, sizeof key, value.data, value.size);
     if (value.failed)
         log->failed = true;
@@ -93,10 +94,12 @@ static int read_view(struct replica_view *view, const uint8_t *data, size_t n)
     read_commit(&reader, &view->frozen);
     read_commit(&reader, &view->last);
     replica_pack_read_array(&reader, VIEW_OWN_MAX * COMMIT_ITEMS, &own);
-    if (reader.failed || items != VIEW_ITEMS || own % COMMIT_ITEMS != 0)
+    if (reader.failed || items < VIEW_ITEMS - 1 || items > VIEW_ITEMS || own % COMMIT_ITEMS != 0)
         return REPLICA_E_CORRUPT;
     for (view->own_n = 0; view->own_n < own / COMMIT_ITEMS; view->own_n++)
         read_commit(&reader, &view->own[view->own_n]);
+    if (items == VIEW_ITEMS) /* earlier ones had no stage */
+        replica_pack_read_uint(&reader, UINT64_MAX, &view->stage);
     if (replica_pack_reader_finish(&reader) != 0 || !replica_path_is_canonical(sub, sub_n))
         return REPLICA_E_CORRUPT;
     memcpy(view->sub, sub, sub_n);
@@ -129,6 +132,8 @@ static int count_dirty(struct replica_view *view)
         if (n < sizeof prefix + 9 || memcmp(key, prefix, sizeof prefix) != 0)
             break;
         generation = ~replica_u64_decode(key + n - 8);
+        if (generation == view->stage)
+            continue;
         if (view->info.commit != REPLICA_COMMIT_NONE && generation >= view->frozen.low &&
             generation <= view->frozen.high)
             view->frozen_dirty++;
@@ -191,6 +196,13 @@ static int load(struct replica_views *views)
     return closed != 0 ? closed : rv;
 }
 
+static void free_view(struct replica_view *view)
+{
+    free(view->move);
+    free(view->scan);
+    free(view);
+}
+
 int replica_views_new(struct replica_kv *log, struct replica_kv *map, struct replica_views **ret_views)
 {
     struct replica_views *views = calloc(1, sizeof *views);
@@ -214,7 +226,7 @@ void replica_views_destroy(struct replica_views **views)
     if (*views == NULL)
         return;
     for (size_t i = 0; i < (*views)->n; i++)
-        free((*views)->items[i]);
+        free_view((*views)->items[i]);
     free((*views)->items);
     free(*views);
     *views = NULL;
@@ -249,10 +261,8 @@ int replica_view_open(struct replica_views *views, const struct replica_view_opt
     return 0;
 }
 
-/* Deletes up to max of the view's overlay records that generation `upto` or older; *ret_left: there may be
- * more. */
-static int forget_records(struct replica_view *view, uint64_t upto, size_t max, struct replica_kv_batch *log,
-                          bool *ret_left)
+int view_forget_records(struct replica_view *view, uint64_t low, uint64_t high, size_t max,
+                        struct replica_kv_batch *log, bool *ret_left)
 {
     struct replica_kv_cursor *cursor;
     struct view_record record;
@@ -274,7 +284,7 @@ static int forget_records(struct replica_view *view, uint64_t upto, size_t max, 
         if (n < prefix.size + 9 || memcmp(key, prefix.bytes, prefix.size) != 0)
             break;
         generation = ~replica_u64_decode(key + n - 8);
-        if (generation > upto)
+        if (generation < low || generation > high)
             continue;
         if (done++ == max) {
             *ret_left = true;
@@ -307,11 +317,13 @@ int replica_view_close(struct replica_view *view, size_t max, struct replica_kv_
         view->dirty_low = view->info.generation = view->generation;
         view->info.dirty = 0;
         view->own_n = 0;
-        view->renaming = false;
+        free(view->move);
+        view->move = NULL;
+        view->stage = 0;
         view_refresh_own(view);
         view_write(view, log);
     }
-    rv = forget_records(view, UINT64_MAX, max, log, &left);
+    rv = view_forget_records(view, 0, UINT64_MAX, max, log, &left);
     if (rv != 0 || left)
         return rv != 0 ? rv : REPLICA_E_AGAIN;
     memcpy(key + 1, view->info.options.id.bytes, REPLICA_ID_SIZE);
@@ -320,7 +332,7 @@ int replica_view_close(struct replica_view *view, size_t max, struct replica_kv_
     replica_kv_batch_delete(log, key, sizeof key);
     views->n--;
     memmove(views->items + at, views->items + at + 1, (views->n - at) * sizeof(struct replica_view *));
-    free(view);
+    free_view(view);
     return 0;
 }
 
@@ -345,7 +357,7 @@ int replica_view_reload(struct replica_view *view, uint64_t snapshot, const stru
     view->info.options.vector = *vector;
     view->parent_known = false;
     if (view->sweeping)
-        rv = forget_records(view, view->floor, max, log, &left);
+        rv = view_forget_records(view, 0, view->floor, max, log, &left);
     view->sweeping = left;
     view_refresh_own(view);
     view_write(view, log);

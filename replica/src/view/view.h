@@ -34,12 +34,32 @@ struct replica_view {
     size_t own_n;
     uint64_t frozen_dirty; /* how many records of the frozen range were dirty */
     bool sweeping;         /* records at or below floor are left to forget */
-    bool renaming;
-    char rename_dir[REPLICA_PATH_MAX + 1], rename_after[REPLICA_NAME_MAX + 1];
-    char parent[REPLICA_PATH_MAX + 1]; /* the last one found to be a directory */
+    uint64_t stage; /* not 0: a generation that is not seen, at or below `generation` or one above it */
+    struct view_move
+        *move; /* the directory that is being moved into it; NULL: what is in it is to be forgotten */
+    struct view_scan *scan; /* of a directory that is looked through in pieces; NULL: none */
+    char parent[REPLICA_PATH_MAX +
+                1]; /* whole: it and all above it are directories, with entries of their own */
     size_t parent_size;
     bool parent_known;
     bool closing;
+};
+
+/* A directory on its way. All of it is written into the stage, a generation that nobody sees, and becomes visible by one record. */
+struct view_move {
+    char from[REPLICA_PATH_MAX + 1], to[REPLICA_PATH_MAX + 1], at[REPLICA_PATH_MAX + 1];
+    size_t from_n, to_n, at_n;
+    struct map_place place; /* in `at` */
+    uint64_t records;       /* staged */
+    bool stale;             /* the view was written meanwhile: who wrote it had given up this move */
+    int error;              /* not 0: it is being undone, and this is the answer then */
+};
+
+struct view_scan {
+    char dir[REPLICA_PATH_MAX + 1];
+    size_t dir_n;
+    struct map_place place;
+    uint64_t snapshot;
 };
 
 struct replica_views {
@@ -78,9 +98,41 @@ bool view_has_overlay(const struct replica_view *view);
 /* How many names the object has, overlay and snapshot together. */
 int view_count_links(struct replica_view *view, const struct replica_id *object, uint32_t *ret_n);
 /* The whole path that an alias stands for, into ret_text. Errors: NOTFOUND: path is not an alias. */
+int view_alias_base(struct replica_view *view, struct replica_path full, char ret_text[REPLICA_PATH_MAX + 1],
+                    struct replica_path *ret_full); /* also where the view has drafted over it */
 int view_alias_target(struct replica_view *view, struct replica_path full,
                       char ret_text[REPLICA_PATH_MAX + 1], struct replica_path *ret_full);
-/* Writes one record into the newest generation, with its base and its indexes. */
+/* Writes one record into the newest generation (staged: into the stage), with its base and its indexes. */
+int view_stage_put(struct replica_view *view, const struct replica_target_name *name, bool tombstone,
+                   const struct replica_entry *entry, struct replica_kv_batch *log);
+/* Deletes up to max of the view's overlay records of generations in [low, high]; *ret_left: there may be more. */
+int view_forget_records(struct replica_view *view, uint64_t low, uint64_t high, size_t max,
+                        struct replica_kv_batch *log, bool *ret_left);
+/* One page of a directory that is known to be one (dir: whole): at most max that are shown, about `looks` names. place is moved. */
+int view_list_page(struct replica_view *view, struct replica_path dir, struct map_place *place, size_t max,
+                   size_t looks, size_t *reads, bool *ret_more,
+                   int (*visit)(void *context, struct replica_path name,
+                                const struct replica_version *version),
+                   void *context);
+/* Whether a directory (whole) shows nothing, found out in pieces: AGAIN. */
+int view_is_empty(struct replica_view *view, struct replica_path dir, bool *ret_empty);
+#define VIEW_LOOKS_MAX                                                                                       \
+    250 /* names looked at in one step: a few milliseconds, also where each takes some reads */
+/* What is shown at a whole path whose parents are known to be shown as directories. */
+int view_lookup_child(struct replica_view *view, struct replica_path full,
+                      struct replica_version *ret_version);
+/* How many bytes of full, up to a component's end, are of directories that are known to be shown. */
+size_t view_known_prefix(const struct replica_view *view, struct replica_path full);
+/* What a write to a path asks for. view_write.c */
+int view_check_writable(const struct replica_view *view);
+int view_check_parent(struct replica_view *view, struct replica_path full, struct replica_kv_batch *log);
+int view_refuse_alias(struct replica_view *view, struct replica_path full);
+int view_end_object(struct replica_view *view, const struct replica_version *shown,
+                    struct replica_kv_batch *log);
+int view_remove_name(struct replica_view *view, struct replica_path full, const struct replica_version *shown,
+                     struct replica_kv_batch *log);
+/* The directory is not one any more. */
+void view_forget_parent(struct replica_view *view, struct replica_path full);
 int view_overlay_put(struct replica_view *view, const struct replica_target_name *name, bool tombstone,
                      const struct replica_entry *entry, struct replica_kv_batch *log);
 void view_index(const struct replica_view *view, const struct map_key *overlay_key, uint64_t generation,

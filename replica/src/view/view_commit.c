@@ -9,23 +9,33 @@
 int replica_view_freeze(struct replica_view *view, const struct replica_id *commit, uint64_t time_ms,
                         struct replica_kv_batch *log)
 {
-    if (view->info.commit != REPLICA_COMMIT_NONE || view->renaming)
+    if (view->info.commit != REPLICA_COMMIT_NONE)
         return REPLICA_E_BUSY;
     if (view->info.dirty == 0)
         return REPLICA_E_NOTFOUND;
+    if (view->move != NULL && view->stage <= view->generation)
+        view->move->stale =
+            true; /* the second freeze that passes it: what is staged would not be newer than all that is frozen */
     memset(&view->frozen, 0, sizeof view->frozen);
     view->frozen.low = view->dirty_low;
     view->frozen.high = view->generation;
     view->frozen.commit = *commit;
     view->frozen.time_ms = time_ms;
-    view->info.generation = ++view->generation;
-    view->dirty_low = view->generation;
+    /* What is staged stays unseen, and is newer than all that is frozen, whenever it comes to light. */
+    view->dirty_low = view->generation + 1;
+    view->generation = view->stage > view->generation ? view->stage + 1 : view->generation + 1;
+    view->info.generation = view->generation;
     view->frozen_dirty = view->info.dirty;
     view->info.dirty = 0;
     view->info.commit = REPLICA_COMMIT_FROZEN;
     view_refresh_own(view);
     view_write(view, log);
     return 0;
+}
+
+static bool is_frozen(const struct replica_view *view, uint64_t generation)
+{
+    return generation >= view->frozen.low && generation <= view->frozen.high && generation != view->stage;
 }
 
 int replica_view_next_draft(struct replica_view *view, uint64_t after, uint64_t *ret_draft)
@@ -50,7 +60,7 @@ int replica_view_next_draft(struct replica_view *view, uint64_t after, uint64_t 
         if (n < head + 8 + 9 || memcmp(key, prefix.bytes, head) != 0)
             break;
         generation = replica_u64_decode(key + n - 8);
-        if (generation < view->frozen.low || generation > view->frozen.high)
+        if (!is_frozen(view, generation))
             continue;
         *ret_draft = replica_u64_decode(key + head);
         found = 0;
@@ -227,7 +237,7 @@ int replica_view_ops(struct replica_view *view, struct replica_buffer *position,
         if (n < prefix.size + 9 || memcmp(key, prefix.bytes, prefix.size) != 0)
             break;
         generation = ~replica_u64_decode(key + n - 8);
-        if (generation < view->frozen.low || generation > view->frozen.high)
+        if (!is_frozen(view, generation))
             continue;
         same = builder.pending && n - 9 - prefix.size == builder.target_n &&
                memcmp(key + prefix.size, builder.target, builder.target_n) == 0;

@@ -37,6 +37,21 @@ static bool is_covered(struct top *top, const uint8_t *target, size_t n)
     return top->covered;
 }
 
+/* A move of a directory that the restart cut off: nothing of it was seen, and nothing will be. */
+static int forget_stage(struct replica_view *view, struct replica_kv_batch *log)
+{
+    bool left;
+    int rv;
+    if (view->stage == 0)
+        return 0;
+    rv = view_forget_records(view, view->stage, view->stage, SIZE_MAX, log, &left);
+    if (rv == 0) {
+        view->stage = 0;
+        view_write(view, log);
+    }
+    return rv;
+}
+
 int replica_view_forget_lost(struct replica_view *view, struct replica_contents *contents,
                              struct replica_kv_batch *log, size_t *ret_n)
 {
@@ -44,10 +59,14 @@ int replica_view_forget_lost(struct replica_view *view, struct replica_contents 
     struct replica_kv_cursor *cursor;
     struct view_record record;
     struct map_key prefix;
-    int rv = replica_kv_cursor_open(view->views->log, &cursor), closed;
+    uint64_t stage = view->stage;
+    int rv = forget_stage(view, log), closed;
+    if (rv == 0)
+        rv = replica_kv_cursor_open(view->views->log, &cursor);
     if (rv != 0)
         return rv;
     *ret_n = 0;
+    view->parent_known = false;
     view_record_init(&record);
     map_key_start(&prefix, 'x', &view->info.options.id);
     for (replica_kv_cursor_seek(cursor, prefix.bytes, prefix.size);
@@ -59,9 +78,9 @@ int replica_view_forget_lost(struct replica_view *view, struct replica_contents 
         replica_kv_cursor_key(cursor, &key, &n);
         if (n < prefix.size + 9 || memcmp(key, prefix.bytes, prefix.size) != 0)
             break;
-        if (is_covered(&top, key, n - 9))
-            continue;
         generation = ~replica_u64_decode(key + n - 8);
+        if ((stage != 0 && generation == stage) || is_covered(&top, key, n - 9))
+            continue;
         replica_kv_cursor_value(cursor, &value, &value_n);
         rv = view_record_decode(value, value_n, &record);
         if (rv != 0)

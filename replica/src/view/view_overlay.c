@@ -3,6 +3,7 @@
 
 #include "replica/error.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 void view_record_init(struct view_record *record)
@@ -84,17 +85,20 @@ int view_overlay_get(struct replica_view *view, const struct replica_target_name
     view_key_overlay(view, name, &key);
     prefix = key.size + 1;
     map_key_append_inverted(&key, view->generation);
-    replica_kv_cursor_seek(cursor, key.bytes, key.size);
-    if (replica_kv_cursor_valid(cursor)) {
+    for (replica_kv_cursor_seek(cursor, key.bytes, key.size); replica_kv_cursor_valid(cursor);
+         replica_kv_cursor_next(cursor)) {
         const uint8_t *at, *value;
         size_t n, value_n;
         replica_kv_cursor_key(cursor, &at, &n);
-        if (n == prefix + 8 && memcmp(at, key.bytes, prefix) == 0) {
-            ret_record->generation = ~replica_u64_decode(at + prefix);
-            replica_kv_cursor_value(cursor, &value, &value_n);
-            if (ret_record->generation > view->floor)
-                found = view_record_decode(value, value_n, ret_record);
-        }
+        if (n != prefix + 8 || memcmp(at, key.bytes, prefix) != 0)
+            break;
+        ret_record->generation = ~replica_u64_decode(at + prefix);
+        if (ret_record->generation == view->stage)
+            continue;
+        replica_kv_cursor_value(cursor, &value, &value_n);
+        if (ret_record->generation > view->floor)
+            found = view_record_decode(value, value_n, ret_record);
+        break;
     }
     rv = replica_kv_cursor_close(&cursor);
     return rv != 0 ? rv : found;
@@ -129,43 +133,37 @@ int view_raw_get(struct replica_view *view, const struct replica_target_name *na
     return rv == 0 && ret_version->tombstone ? REPLICA_E_NOTFOUND : rv;
 }
 
-/* Where the base of a new record comes from: what lies beneath it. */
-static int find_base(struct replica_view *view, const struct replica_target_name *name,
-                     struct view_record *record)
+/* Where the base of a new record comes from: what lies beneath it (beneath: its record, if found is 0). */
+static int find_base(struct replica_view *view, const struct replica_target_name *name, uint64_t generation,
+                     int found, const struct view_record *beneath, struct view_record *record)
 {
     struct replica_map map = map_of(view);
     struct replica_version version;
-    struct view_record beneath;
-    bool frozen;
     int rv;
-    view_record_init(&beneath);
-    rv = view_overlay_get(view, name, &beneath);
-    if (rv == 0) {
-        frozen = view->info.commit != REPLICA_COMMIT_NONE && beneath.generation >= view->frozen.low &&
-                 beneath.generation <= view->frozen.high;
-        if (frozen) {
-            record->base_generation = beneath.generation;
-        } else if (beneath.generation >= view->dirty_low) {
-            record->base = beneath.base;
-            record->base_generation = beneath.base_generation;
+    if (found == 0) {
+        bool frozen = view->info.commit != REPLICA_COMMIT_NONE && beneath->generation >= view->frozen.low &&
+                      beneath->generation <= view->frozen.high;
+        /* What is staged is not frozen together with what is dirty now, or it is: either way the op list finds its base. */
+        if (frozen || (generation == view->stage && beneath->generation >= view->dirty_low)) {
+            record->base_generation = beneath->generation;
+        } else if (beneath->generation >= view->dirty_low) {
+            record->base = beneath->base;
+            record->base_generation = beneath->base_generation;
         } else {
             for (size_t i = 0; i < view->own_n; i++)
-                if (beneath.generation >= view->own[i].low && beneath.generation <= view->own[i].high)
+                if (beneath->generation >= view->own[i].low && beneath->generation <= view->own[i].high)
                     record->base = view->own[i].stamp;
         }
-        if (!frozen && beneath.generation == view->generation)
-            view->info.dirty--; /* replaced, not added */
-    } else if (rv == REPLICA_E_NOTFOUND) {
-        replica_version_init(&version);
-        rv = replica_map_get(&map, NULL, name, view->info.options.snapshot, &version);
-        if (rv == 0)
-            record->base = version.stamp;
-        replica_version_close(&version);
-        if (rv == REPLICA_E_NOTFOUND)
-            rv = 0;
+        return 0;
     }
-    view_record_close(&beneath);
-    return rv;
+    if (found != REPLICA_E_NOTFOUND)
+        return found;
+    replica_version_init(&version);
+    rv = replica_map_get(&map, NULL, name, view->info.options.snapshot, &version);
+    if (rv == 0)
+        record->base = version.stamp;
+    replica_version_close(&version);
+    return rv == REPLICA_E_NOTFOUND ? 0 : rv;
 }
 
 void view_index(const struct replica_view *view, const struct map_key *overlay_key, uint64_t generation,
@@ -198,46 +196,61 @@ void view_index(const struct replica_view *view, const struct map_key *overlay_k
         replica_kv_batch_delete(log, key.bytes, key.size);
 }
 
-/* What the newest generation already says about a target goes: its indexes too. */
-static int drop_replaced(struct replica_view *view, const struct replica_target_name *name,
-                         const struct map_key *overlay_key, struct replica_kv_batch *log)
+static int put_record(struct replica_view *view, uint64_t generation, const struct replica_target_name *name,
+                      bool tombstone, const struct replica_entry *entry, struct replica_kv_batch *log,
+                      bool *ret_added)
 {
-    struct view_record old;
-    int rv;
-    view_record_init(&old);
-    rv = view_overlay_get(view, name, &old);
-    if (rv == 0 && old.generation == view->generation)
-        view_index(view, overlay_key, old.generation, &old.entry, false, log);
-    view_record_close(&old);
-    return rv == REPLICA_E_NOTFOUND ? 0 : rv;
-}
-
-int view_overlay_put(struct replica_view *view, const struct replica_target_name *name, bool tombstone,
-                     const struct replica_entry *entry, struct replica_kv_batch *log)
-{
-    struct view_record record;
+    struct view_record record, beneath;
     struct replica_buffer value;
     struct map_key overlay, key;
-    int rv;
+    int rv, found;
     view_record_init(&record);
+    view_record_init(&beneath);
     record.tombstone = tombstone;
     if (entry != NULL)
         record.entry = *entry;
     view_key_overlay(view, name, &overlay);
-    rv = drop_replaced(view, name, &overlay, log);
-    if (rv == 0)
-        rv = find_base(view, name, &record);
+    found = view_overlay_get(view, name, &beneath);
+    rv = find_base(view, name, generation, found, &beneath, &record);
+    *ret_added = found != 0 || beneath.generation != generation;
+    if (rv == 0 && !*ret_added) /* what this generation already says about the target goes: its indexes too */
+        view_index(view, &overlay, generation, &beneath.entry, false, log);
+    view_record_close(&beneath);
     if (rv != 0)
         return rv;
     replica_buffer_init(&value);
     record_pack(&value, &record);
     key = overlay;
-    map_key_append_inverted(&key, view->generation);
+    map_key_append_inverted(&key, generation);
     replica_kv_batch_put(log, key.bytes, key.size, value.data, value.size);
-    view_index(view, &overlay, view->generation, &record.entry, true, log);
+    view_index(view, &overlay, generation, &record.entry, true, log);
     if (value.failed)
         log->failed = true;
     replica_buffer_close(&value);
-    view->info.dirty++;
     return log->failed ? REPLICA_E_NOMEM : 0;
+}
+
+int view_overlay_put(struct replica_view *view, const struct replica_target_name *name, bool tombstone,
+                     const struct replica_entry *entry, struct replica_kv_batch *log)
+{
+    bool added;
+    int rv = put_record(view, view->generation, name, tombstone, entry, log, &added);
+    if (rv == 0 && added)
+        view->info.dirty++;
+    if (view->move != NULL)
+        view->move->stale = true;
+    free(view->scan);
+    view->scan = NULL;
+    return rv;
+}
+
+/* A target is staged once. */
+int view_stage_put(struct replica_view *view, const struct replica_target_name *name, bool tombstone,
+                   const struct replica_entry *entry, struct replica_kv_batch *log)
+{
+    bool added;
+    int rv = put_record(view, view->stage, name, tombstone, entry, log, &added);
+    if (rv == 0)
+        view->move->records++;
+    return rv;
 }

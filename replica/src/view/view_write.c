@@ -1,4 +1,4 @@
-/* Writing: each verb as records of the newest generation. */
+/* Writing: each verb as records of the newest generation. Renaming: view_rename.c. */
 #include "view/view.h"
 
 #include "replica/error.h"
@@ -10,26 +10,22 @@ static struct replica_target_name path_name(struct replica_path full)
     return (struct replica_target_name){.target = REPLICA_TARGET_PATH, .path = full};
 }
 
-/* Whether path is shown as a directory; one that is only shown by rule (revived) gets its entry written. */
-static int check_directory(struct replica_view *view, struct replica_path path, struct replica_kv_batch *log)
+/* Whether a whole path, whose parents are, is shown as a directory; one that is only shown by rule (revived) gets its entry written. */
+static int check_directory(struct replica_view *view, struct replica_path full, struct replica_kv_batch *log)
 {
-    char text[REPLICA_PATH_MAX + 1];
-    struct replica_path full;
     struct replica_version version, raw;
-    struct replica_target_name target;
-    bool overlaid;
+    struct replica_target_name target = path_name(full);
+    bool overlaid, written;
     int rv;
     replica_version_init(&version);
     replica_version_init(&raw);
-    rv = replica_view_lookup(view, path, &version);
-    if (rv == 0 && version.entry.kind != REPLICA_KIND_DIRECTORY)
-        rv = REPLICA_E_NOTDIR;
-    if (rv == 0 && path.size > 0) {
-        rv = view_full_path(view, path, text, &full);
-        target = path_name(full);
-        if (rv == 0)
-            rv = view_raw_get(view, &target, &raw, &overlaid);
-        if (rv == REPLICA_E_NOTFOUND)
+    rv = view_raw_get(view, &target, &raw, &overlaid);
+    written = rv == 0;
+    if (rv == REPLICA_E_NOTFOUND || (rv == 0 && raw.entry.kind != REPLICA_KIND_DIRECTORY)) {
+        rv = view_lookup_child(view, full, &version);
+        if (rv == 0 && version.entry.kind != REPLICA_KIND_DIRECTORY)
+            rv = REPLICA_E_NOTDIR;
+        if (rv == 0 && !written)
             rv = view_overlay_put(view, &target, false, &version.entry, log);
     }
     replica_version_close(&version);
@@ -59,28 +55,40 @@ static int check_sub(struct replica_view *view, struct replica_kv_batch *log)
     return rv;
 }
 
-/* All directories above path: the first commit that touches anything below a revived one writes its entry. */
-static int check_parent(struct replica_view *view, struct replica_path path, struct replica_kv_batch *log)
+/* All directories above a whole path: the first commit that touches anything below a revived one writes its entry. What was found last is
+ * remembered, so that a tree costs a look for each directory, not for all above each. */
+int view_check_parent(struct replica_view *view, struct replica_path full, struct replica_kv_batch *log)
 {
+    size_t known = view_known_prefix(view, full), sub = view->info.options.sub.size;
     struct replica_path parent, name;
-    int rv = 0;
-    replica_path_split(path, &parent, &name);
-    if (view->parent_known && parent.size == view->parent_size &&
-        memcmp(parent.text, view->parent, parent.size) == 0)
+    int rv;
+    replica_path_split(full, &parent, &name);
+    if (view->parent_known && known >= parent.size)
         return 0;
-    rv = check_sub(view, log);
-    for (size_t i = 1; i <= parent.size && rv == 0; i++)
+    rv = view->parent_known ? 0 : check_sub(view, log);
+    for (size_t i = (known > sub ? known : sub) + 1; i <= parent.size && rv == 0; i++)
         if (i == parent.size || parent.text[i] == '/')
             rv = check_directory(view, (struct replica_path){parent.text, i}, log);
     if (rv != 0)
         return rv;
-    memcpy(view->parent, parent.text, parent.size);
+    if (parent.size > 0)
+        memcpy(view->parent, parent.text, parent.size);
     view->parent_size = parent.size;
     view->parent_known = true;
     return 0;
 }
 
-static int refuse_alias(struct replica_view *view, struct replica_path full)
+void view_forget_parent(struct replica_view *view, struct replica_path full)
+{
+    struct replica_path known = {view->parent, view->parent_size}, parent, name;
+    if (!view->parent_known || (!replica_path_is_below(known, full) &&
+                                (known.size != full.size || memcmp(known.text, full.text, full.size) != 0)))
+        return;
+    replica_path_split(full, &parent, &name);
+    view->parent_size = parent.size;
+}
+
+int view_refuse_alias(struct replica_view *view, struct replica_path full)
 {
     char text[REPLICA_PATH_MAX + 1];
     struct replica_path target;
@@ -88,7 +96,7 @@ static int refuse_alias(struct replica_view *view, struct replica_path full)
     return rv == 0 ? REPLICA_E_READONLY : rv == REPLICA_E_NOTFOUND ? 0 : rv;
 }
 
-static int check_writable(const struct replica_view *view)
+int view_check_writable(const struct replica_view *view)
 {
     return view->info.options.flags & REPLICA_VIEW_READ_ONLY ? REPLICA_E_READONLY : 0;
 }
@@ -122,7 +130,7 @@ int replica_view_put(struct replica_view *view, struct replica_path path, const 
     char text[REPLICA_PATH_MAX + 1];
     struct replica_version existing;
     struct replica_path full;
-    int rv = check_writable(view);
+    int rv = view_check_writable(view);
     if (rv == 0)
         rv = entry->kind == REPLICA_KIND_LINK ? REPLICA_E_INVALID : replica_entry_check(entry);
     if (rv == 0 && path.size == 0 && entry->kind != REPLICA_KIND_DIRECTORY)
@@ -130,9 +138,9 @@ int replica_view_put(struct replica_view *view, struct replica_path path, const 
     if (rv == 0)
         rv = view_full_path(view, path, text, &full);
     if (rv == 0)
-        rv = refuse_alias(view, full);
+        rv = view_refuse_alias(view, full);
     if (rv == 0 && path.size > 0)
-        rv = check_parent(view, path, log);
+        rv = view_check_parent(view, full, log);
     if (rv != 0)
         return rv;
     replica_version_init(&existing);
@@ -149,59 +157,64 @@ int replica_view_put(struct replica_view *view, struct replica_path path, const 
     return rv != 0 ? rv : put_records(view, full, entry, log);
 }
 
+/* Below a directory that is made now, what the overlay or the snapshot still has is not shown: names that are gone are made, too. One that
+ * is not gone comes to light with the directory, and is looked at in the next call. */
+static int make_directory(struct replica_view *view, struct replica_path full, bool first,
+                          const struct replica_entry *entry, struct replica_kv_batch *log)
+{
+    struct replica_target_name target = path_name(full);
+    struct replica_version raw;
+    bool overlaid;
+    int rv = 0;
+    if (!first) {
+        replica_version_init(&raw);
+        rv = view_raw_get(view, &target, &raw, &overlaid);
+        replica_version_close(&raw);
+        rv = rv == 0 ? REPLICA_E_AGAIN : rv == REPLICA_E_NOTFOUND ? 0 : rv;
+    } else {
+        rv = view_refuse_alias(view, full);
+        if (rv == 0)
+            rv = view_check_parent(view, full, log);
+    }
+    return rv != 0 ? rv : view_overlay_put(view, &target, false, entry, log);
+}
+
 int replica_view_make_parents(struct replica_view *view, struct replica_path path, uint32_t uid, uint32_t gid,
                               int64_t mtime_ns, struct replica_kv_batch *log)
 {
     struct replica_entry entry = {
         .kind = REPLICA_KIND_DIRECTORY, .mode = 0755, .uid = uid, .gid = gid, .mtime_ns = mtime_ns};
-    struct replica_path parent, name;
+    size_t known, sub = view->info.options.sub.size;
+    char text[REPLICA_PATH_MAX + 1];
     struct replica_version version;
-    int rv = check_writable(view);
+    struct replica_path full;
+    bool made = false;
+    int rv = view_check_writable(view);
+    if (rv == 0)
+        rv = view_full_path(view, path, text, &full);
     if (rv != 0)
         return rv;
-    replica_path_split(path, &parent, &name);
-    if (view->parent_known && parent.size == view->parent_size &&
-        memcmp(parent.text, view->parent, parent.size) == 0)
-        return 0;
+    known = view_known_prefix(view, full);
     replica_version_init(&version);
-    for (size_t i = 1; i < path.size && rv == 0; i++) {
-        struct replica_path above = {path.text, i};
-        if (path.text[i] != '/')
+    for (size_t i = (known > sub ? known : sub) + 1; i < full.size && rv == 0; i++) {
+        struct replica_path above = {full.text, i};
+        if (full.text[i] != '/')
             continue;
-        rv = replica_view_lookup(view, above, &version);
+        rv = made ? REPLICA_E_NOTFOUND : view_lookup_child(view, above, &version);
         if (rv == 0 && version.entry.kind != REPLICA_KIND_DIRECTORY)
             rv = REPLICA_E_NOTDIR;
-        if (rv == REPLICA_E_NOTFOUND) { /* one per call: the next one looks for it in the applied overlay */
-            rv = replica_view_put(view, above, &entry, log);
-            if (rv == 0)
-                rv = REPLICA_E_AGAIN;
+        if (rv == REPLICA_E_NOTFOUND) {
+            rv = make_directory(view, above, !made, &entry, log);
+            made = true;
         }
     }
     replica_version_close(&version);
-    return rv;
-}
-
-static int first_child(void *context, struct replica_path name, const struct replica_version *version)
-{
-    bool *any = context;
-    (void)name;
-    (void)version;
-    *any = true;
-    return 1;
-}
-
-static int is_empty(struct replica_view *view, struct replica_path path, bool *ret_empty)
-{
-    size_t reads = 0;
-    bool any = false, more;
-    int rv = replica_view_list(view, path, (struct replica_path){"", 0}, 1, &reads, &more, first_child, &any);
-    *ret_empty = !any && !more;
-    return rv > 0 ? 0 : rv;
+    return rv == 0 && made ? REPLICA_E_AGAIN : rv; /* the next call sees them in the applied overlay */
 }
 
 /* Ends an object whose last name goes. */
-static int end_object(struct replica_view *view, const struct replica_version *shown,
-                      struct replica_kv_batch *log)
+int view_end_object(struct replica_view *view, const struct replica_version *shown,
+                    struct replica_kv_batch *log)
 {
     struct replica_target_name object = {.target = REPLICA_TARGET_OBJECT, .object = shown->object};
     if (replica_id_is_zero(&shown->object) || shown->links > 1)
@@ -210,8 +223,8 @@ static int end_object(struct replica_view *view, const struct replica_version *s
 }
 
 /* An alias goes as the name that it stands for. */
-static int remove_name(struct replica_view *view, struct replica_path full,
-                       const struct replica_version *shown, struct replica_kv_batch *log)
+int view_remove_name(struct replica_view *view, struct replica_path full, const struct replica_version *shown,
+                     struct replica_kv_batch *log)
 {
     char text[REPLICA_PATH_MAX + 1];
     struct replica_target_name name = path_name(full);
@@ -228,8 +241,8 @@ int replica_view_remove(struct replica_view *view, struct replica_path path, str
     char text[REPLICA_PATH_MAX + 1];
     struct replica_version version;
     struct replica_path full;
-    bool empty = true;
-    int rv = check_writable(view);
+    bool empty = true, directory;
+    int rv = view_check_writable(view);
     if (rv == 0 && path.size == 0)
         rv = REPLICA_E_INVALID;
     if (rv == 0)
@@ -238,17 +251,19 @@ int replica_view_remove(struct replica_view *view, struct replica_path path, str
         return rv;
     replica_version_init(&version);
     rv = replica_view_lookup(view, path, &version);
-    if (rv == 0 && version.entry.kind == REPLICA_KIND_DIRECTORY)
-        rv = is_empty(view, path, &empty);
+    directory = rv == 0 && version.entry.kind == REPLICA_KIND_DIRECTORY;
+    if (directory)
+        rv = view_is_empty(view, full, &empty);
     if (rv == 0 && !empty)
         rv = REPLICA_E_NOTEMPTY;
     if (rv == 0)
-        rv = check_parent(view, path, log);
+        rv = view_check_parent(view, full, log);
     if (rv == 0)
-        rv = remove_name(view, full, &version, log);
+        rv = view_remove_name(view, full, &version, log);
     if (rv == 0)
-        rv = end_object(view, &version, log);
-    view->parent_known = false;
+        rv = view_end_object(view, &version, log);
+    if (rv == 0 && directory)
+        view_forget_parent(view, full);
     replica_version_close(&version);
     return rv;
 }
@@ -261,7 +276,7 @@ int replica_view_link(struct replica_view *view, struct replica_path from, struc
     struct replica_version version, existing;
     struct replica_entry link = {.kind = REPLICA_KIND_LINK, .object = *object};
     struct replica_target_name name;
-    int rv = check_writable(view);
+    int rv = view_check_writable(view);
     if (rv == 0 && view->info.options.flags & REPLICA_VIEW_NO_LINKS)
         rv = REPLICA_E_PERM;
     if (rv == 0)
@@ -276,9 +291,9 @@ int replica_view_link(struct replica_view *view, struct replica_path from, struc
     if (rv == 0 && version.entry.kind == REPLICA_KIND_DIRECTORY)
         rv = REPLICA_E_PERM;
     if (rv == 0)
-        rv = refuse_alias(view, from_full);
+        rv = view_refuse_alias(view, from_full);
     if (rv == 0)
-        rv = check_parent(view, to, log);
+        rv = view_check_parent(view, to_full, log);
     if (rv == 0) {
         rv = replica_view_lookup(view, to, &existing);
         rv = rv == 0 ? REPLICA_E_EXISTS : rv == REPLICA_E_NOTFOUND ? 0 : rv;
@@ -297,206 +312,5 @@ int replica_view_link(struct replica_view *view, struct replica_path from, struc
         rv = view_overlay_put(view, &name, false, &link, log);
     replica_version_close(&version);
     replica_version_close(&existing);
-    return rv;
-}
-
-/* Renaming */
-
-/* Moves one non-directory, or makes/ends one directory; a name of an object stays one. */
-static int move_one(struct replica_view *view, struct replica_path from, struct replica_path to,
-                    bool keep_source, struct replica_kv_batch *log)
-{
-    char from_text[REPLICA_PATH_MAX + 1], to_text[REPLICA_PATH_MAX + 1];
-    struct replica_path from_full, to_full;
-    struct replica_target_name target;
-    struct replica_version shown, replaced;
-    struct replica_entry entry;
-    int rv = view_full_path(view, from, from_text, &from_full);
-    if (rv == 0)
-        rv = view_full_path(view, to, to_text, &to_full);
-    if (rv != 0)
-        return rv;
-    target = path_name(to_full);
-    replica_version_init(&shown);
-    replica_version_init(&replaced);
-    rv = replica_view_lookup(view, from, &shown);
-    if (rv == 0) {
-        rv = replica_view_lookup(view, to, &replaced);
-        if (rv == REPLICA_E_NOTFOUND) {
-            replica_version_close(&replaced);
-            rv = 0;
-        }
-    }
-    if (rv == 0 && !replica_id_is_zero(&shown.object) && replica_id_equal(&shown.object, &replaced.object))
-        goto out; /* rename(2): two names of one file stay as they are */
-    if (rv == 0)
-        rv = end_object(view, &replaced, log);
-    if (rv == 0) {
-        entry = shown.entry;
-        if (!replica_id_is_zero(&shown.object))
-            entry = (struct replica_entry){.kind = REPLICA_KIND_LINK, .object = shown.object};
-        rv = view_overlay_put(view, &target, false, &entry, log);
-    }
-    if (rv == 0 && !keep_source)
-        rv = remove_name(view, from_full, &shown, log);
-out:
-    replica_version_close(&shown);
-    replica_version_close(&replaced);
-    return rv;
-}
-
-struct pick {
-    char name[REPLICA_NAME_MAX + 1];
-    size_t size;
-    bool found, directory;
-};
-
-static int pick_first(void *context, struct replica_path name, const struct replica_version *version)
-{
-    struct pick *pick = context;
-    memcpy(pick->name, name.text, name.size);
-    pick->size = name.size;
-    pick->directory = version->entry.kind == REPLICA_KIND_DIRECTORY;
-    pick->found = true;
-    return 1;
-}
-
-/* The first entry below `from`, as deep as it goes: at, and whether it is an (empty) directory. */
-static int descend(struct replica_view *view, struct replica_path from, char at[REPLICA_PATH_MAX + 1],
-                   size_t *ret_n)
-{
-    memcpy(at, from.text, from.size);
-    *ret_n = from.size;
-    for (;;) {
-        struct pick pick = {.found = false};
-        struct replica_path after = {"", 0};
-        size_t reads = 0;
-        bool more;
-        int rv;
-        at[*ret_n] = '\0';
-        if (strcmp(view->rename_dir, at) == 0)
-            after = (struct replica_path){view->rename_after, strlen(view->rename_after)};
-        rv = replica_view_list(view, (struct replica_path){at, *ret_n}, after, 1, &reads, &more, pick_first,
-                               &pick);
-        if (rv < 0)
-            return rv;
-        if (!pick.found)
-            return 0;
-        if (*ret_n + 1 + pick.size > REPLICA_PATH_MAX)
-            return REPLICA_E_TOOBIG;
-        at[(*ret_n)++] = '/';
-        memcpy(at + *ret_n, pick.name, pick.size);
-        *ret_n += pick.size;
-        if (!pick.directory)
-            return 0;
-    }
-}
-
-/* One leaf of the tree moves; its directory on the other side is made first. */
-static int move_leaf(struct replica_view *view, struct replica_path from, struct replica_path to,
-                     bool *ret_done, struct replica_kv_batch *log)
-{
-    char at[REPLICA_PATH_MAX + 1], target[2 * REPLICA_PATH_MAX + 2];
-    struct replica_path leaf = {at, 0}, parent, name, goal = {target, 0};
-    struct replica_version version;
-    int rv = descend(view, from, at, &leaf.size);
-    *ret_done = rv == 0 && leaf.size == from.size;
-    if (rv != 0)
-        return rv;
-    if (to.size + leaf.size - from.size > REPLICA_PATH_MAX)
-        return REPLICA_E_TOOBIG;
-    memcpy(target, to.text, to.size);
-    memcpy(target + to.size, at + from.size, leaf.size - from.size);
-    replica_version_init(&version);
-    for (size_t i = to.size; i < to.size + leaf.size - from.size && rv == 0;
-         i++) { /* the first directory that is missing */
-        struct replica_path above = {target, i};
-        if (target[i] != '/' && i != to.size)
-            continue;
-        if (replica_view_lookup(view, above, &version) == REPLICA_E_NOTFOUND) {
-            rv = move_one(view, (struct replica_path){at, from.size + (i - to.size)}, above, true, log);
-            replica_version_close(&version);
-            return rv;
-        }
-    }
-    replica_version_close(&version);
-    goal.size = to.size + leaf.size - from.size;
-    rv = move_one(view, leaf, goal, false, log);
-    replica_path_split(leaf, &parent, &name);
-    memcpy(view->rename_dir, parent.text, parent.size);
-    view->rename_dir[parent.size] = '\0';
-    memcpy(view->rename_after, name.text, name.size);
-    view->rename_after[name.size] = '\0';
-    return rv;
-}
-
-static int check_rename(struct replica_view *view, struct replica_path from, struct replica_path to,
-                        bool *ret_directory, struct replica_kv_batch *log)
-{
-    char text[REPLICA_PATH_MAX + 1];
-    struct replica_path full;
-    struct replica_version source, target;
-    bool empty = true;
-    int rv = check_writable(view);
-    if (rv == 0 && (from.size == 0 || to.size == 0 || replica_path_is_below(to, from)))
-        rv = REPLICA_E_INVALID;
-    if (rv != 0)
-        return rv;
-    rv = view_full_path(view, to, text, &full);
-    if (rv == 0)
-        rv = refuse_alias(view, full);
-    if (rv != 0)
-        return rv;
-    replica_version_init(&source);
-    replica_version_init(&target);
-    rv = replica_view_lookup(view, from, &source);
-    *ret_directory = rv == 0 && source.entry.kind == REPLICA_KIND_DIRECTORY;
-    if (rv == 0)
-        rv = check_parent(view, from, log);
-    if (rv == 0)
-        rv = check_parent(view, to, log);
-    if (rv == 0) {
-        rv = replica_view_lookup(view, to, &target);
-        if (rv == REPLICA_E_NOTFOUND)
-            rv = 0;
-        else if (rv == 0 && target.entry.kind == REPLICA_KIND_DIRECTORY) {
-            rv = *ret_directory ? is_empty(view, to, &empty) : REPLICA_E_ISDIR;
-            if (rv == 0 && !empty)
-                rv = REPLICA_E_NOTEMPTY;
-        } else if (rv == 0 && *ret_directory)
-            rv = REPLICA_E_NOTDIR;
-    }
-    replica_version_close(&source);
-    replica_version_close(&target);
-    return rv;
-}
-
-int replica_view_rename(struct replica_view *view, struct replica_path from, struct replica_path to,
-                        size_t max, struct replica_kv_batch *log)
-{
-    bool directory = true, done;
-    int rv;
-    (void)max; /* a step of the walk must be applied before the next one looks */
-    view->parent_known = false;
-    if (!view->renaming) {
-        rv = check_rename(view, from, to, &directory, log);
-        if (rv != 0 || (from.size == to.size && memcmp(from.text, to.text, from.size) == 0))
-            return rv;
-        if (!directory)
-            return move_one(view, from, to, false, log);
-        view->renaming = true;
-        view->rename_dir[0] = '\0';
-        view->rename_after[0] = '\0';
-        rv = move_one(view, from, to, true, log);
-        if (rv != 0)
-            view->renaming = false;
-        return rv != 0 ? rv : REPLICA_E_AGAIN;
-    }
-    rv = move_leaf(view, from, to, &done, log);
-    if (rv == 0 && done)
-        rv = replica_view_remove(view, from, log);
-    else if (rv == 0)
-        return REPLICA_E_AGAIN;
-    view->renaming = false;
     return rv;
 }

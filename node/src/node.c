@@ -211,6 +211,8 @@ static int build(struct node *node, char **ret_message)
     if (rv == 0)
         rv = open_store(node, ret_message);
     if (rv == 0)
+        rv = node_space_init(node);
+    if (rv == 0)
         rv = start_threads(node);
     if (rv == 0)
         rv = open_transport(node, ret_message);
@@ -251,28 +253,36 @@ int node_new(const struct node_config *config, struct node **ret_node, char **re
     return 0;
 }
 
-int node_run(struct node *node, size_t *ret_unfinished)
+int node_run(struct node *node, bool again, size_t *ret_unfinished)
 {
     char store[33];
     int rv;
     replica_id_format(&node->store->id, store);
-    printf("remora node ready: socket %s endpoint %s store %s\n", node->config->socket, node->endpoint,
-           store);
+    if (!again)
+        printf("remora node ready: socket %s endpoint %s store %s\n", node->config->socket, node->endpoint,
+               store);
     fflush(stdout);
     sd_notifyf(0, "READY=1\nSTATUS=socket %s endpoint %s", node->config->socket, node->endpoint);
     rv = node_loop_run(node->loop);
     *ret_unfinished = node->unfinished;
     if (node->fatal != 0)
         return node->fatal;
+    if (node->reopens)
+        return rv;
     node_log(NODE_LOG_INFO, "stopped", "unfinished=%zu", node->unfinished);
     return rv;
+}
+
+bool node_is_to_reopen(const struct node *node)
+{
+    return node->reopens && node->fatal == 0;
 }
 
 /* A node that ends in order leaves nothing to the next start. */
 static void sync_last(struct node *node)
 {
     int rv;
-    if (node->peer == NULL || node->failed)
+    if (node->peer == NULL || node->failed != 0)
         return;
     rv = replica_contents_sync(node->store->contents);
     if (rv == 0)
@@ -307,6 +317,8 @@ void node_destroy(struct node **node)
     if (gone == NULL)
         return;
     gone->ending = true;
+    if (gone->api != NULL)
+        node_api_give_up(gone->api);
     if (gone->loop != NULL)
         end_threads(gone);
     if (gone->api != NULL)

@@ -14,8 +14,12 @@ struct node;
  * failure what is wrong and what to do. */
 int node_new(const struct node_config *config, struct node **ret_node, char **ret_message);
 /* Serves until SIGTERM or SIGINT, then commits every AUTO view within the shutdown timeout. *ret_unfinished:
- * views that could not. */
-int node_run(struct node *node, size_t *ret_unfinished);
+ * views that could not. again: in place of one that ended for its store to be opened anew; it is no news that it
+ * is ready. */
+int node_run(struct node *node, bool again, size_t *ret_unfinished);
+/* node_run returned because the store is to be opened anew: the disk was full, and has room again. The node is to be destroyed, and
+ * another made in its place. */
+bool node_is_to_reopen(const struct node *node);
 void node_destroy(struct node **node);
 
 /* Local requests. answer is called on the loop, never from within node_request: zero or more times with final
@@ -34,6 +38,9 @@ const struct gossip_peer *node_get_peer(struct node *node);
 const struct node_config *node_get_config(struct node *node);
 const struct replica_id *node_get_store(struct node *node);
 void node_get_transport_stats(struct node *node, struct node_transport_stats *ret_stats);
+/* 0, or why nothing can be written now (NOSPACE, or with what the store failed), with a sentence. grows: what is asked makes the store
+ * larger; what does not may use what is left. */
+int node_space_refuses(struct node *node, bool grows, char *ret_text, size_t n);
 /* Contents were filled by a job (ingest): the next sync must cover them. */
 void node_contents_filled(struct node *node);
 

@@ -264,7 +264,8 @@ static void settled(struct node_job *job)
     node_step(node, &event);
     /* A step that wrote nothing did not take it: the commit or the view has gone meanwhile, and a draft may
      * still be named. */
-    if (settle->code == 0 && node->fatal == 0 && !node->failed && !node->ending && node->update.log.count > 0)
+    if (settle->code == 0 && node->fatal == 0 && node->failed == 0 && !node->ending &&
+        node->update.log.count > 0)
         forget_later(node, settle->order.draft);
     free(settle);
 }
@@ -331,7 +332,7 @@ void node_map_sync(struct node *node)
 {
     struct map_sync *sync;
     node->map_sync_again = node->map_syncing;
-    if (node->map_syncing || node->failed)
+    if (node->map_syncing || node->failed != 0)
         return;
     sync = malloc(sizeof *sync);
     if (sync == NULL)

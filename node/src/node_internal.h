@@ -7,6 +7,7 @@
  *   node_bytes.c     pieces in and out, drafts that become contents, syncs of the map
  *   node_join.c      resolving --join names
  *   node_notice.c    what an operator reads about members and the cluster; capacity hints
+ *   node_space.c     room on the disk: what is refused when there is little, and the way back
  *   node_shutdown.c  signals, the last commits */
 #ifndef NODE_NODE_INTERNAL_H
 #define NODE_NODE_INTERNAL_H
@@ -56,6 +57,8 @@ struct node_open_request {
     struct node_open_request *next; /* in its bucket */
     uint64_t token;
     enum gossip_peer_request_kind kind;
+    struct replica_id view; /* of a commit */
+    bool stepped;
     node_answer_fn answer;
     void *context;
 };
@@ -71,6 +74,13 @@ struct node_settled_draft {
 };
 
 struct node_notice; /* what was last seen of each member */
+
+struct node_space {
+    uint64_t floor;   /* bytes to leave free */
+    uint64_t reserve; /* bytes of the reserve */
+    bool low, critical;
+    bool restoring; /* a job makes the reserve anew */
+};
 
 struct node {
     const struct node_config *config; /* borrowed, outlives the node */
@@ -93,7 +103,7 @@ struct node {
     uint64_t quiet_batch; /* of the last step that was not told of a sync: a room may wait for it */
     bool quiet_armed;
     bool contents_dirty; /* something was filled since the last request to the syncer */
-    bool failed;         /* a write or sync failed: nothing is acknowledged any more */
+    int failed;          /* the code of a write or sync that failed: nothing is acknowledged any more */
     int fatal;           /* the peer cannot go on */
     bool again_posted;
     struct node_post again;
@@ -123,6 +133,9 @@ struct node {
     /* join */
     struct node_timer *resolve;
     bool resolving;
+
+    struct node_space space;
+    bool reopens; /* the loop was stopped for the store to be opened anew */
 
     /* notice */
     struct node_timer *look;
@@ -159,6 +172,10 @@ void node_request_init(struct node *node);
 void node_request_close(struct node *node);
 void node_deliver_answer(struct node *node, const struct gossip_answer *answer, const uint8_t *result,
                          size_t n);
+/* The store failed before this answer was durable. */
+void node_deliver_lost(struct node *node, uint64_t token, int code, bool final);
+/* Answers what a peer whose store has failed will not answer any more. */
+void node_requests_fail(struct node *node);
 
 /* node_wire.c */
 void node_wire_init(struct node *node);
@@ -188,6 +205,12 @@ uint64_t node_capacity_free(struct node *node);
 bool node_votes(const struct node *node); /* a candidate, by configuration */
 /* The limit on contents that the configuration means; 0: what the disk has. */
 uint64_t node_capacity_limit(const struct node_config *config, bool votes);
+
+/* node_space.c */
+int node_space_init(struct node *node);
+void node_space_look(struct node *node); /* now; cheap */
+/* After a failure: whether there is room to open the store again; then the loop ends. */
+void node_space_reopen(struct node *node);
 
 /* node_shutdown.c */
 int node_signals_init(struct node *node);

@@ -5,9 +5,13 @@
 #include "node.h"
 #include "replica/error.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
+
+#define REOPEN_RETRY_MS 1000
 
 enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_NO_SPACE = 5, EXIT_BUSY = 6, EXIT_DENIED = 7 };
 
@@ -86,15 +90,47 @@ static int read_config(struct node_config *config, int argc, char **argv, char *
     return rv == 0 ? node_config_check(config, ret_message) : rv;
 }
 
+/* A signal that ends the process, within that time. Nodes leave them blocked. */
+static bool is_told_to_end(unsigned ms)
+{
+    struct timespec time = {.tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * 1000000};
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    return sigtimedwait(&set, NULL, &time) > 0;
+}
+
+/* In place of one whose disk was full: the room may be gone again, or the port not free yet. */
+static int reopen(const struct node_config *config, struct node **ret_node, char **ret_message)
+{
+    int rv;
+    while ((rv = node_new(config, ret_node, ret_message)) == REPLICA_E_NOSPACE || rv == REPLICA_E_BUSY) {
+        node_log(NODE_LOG_WARNING, "store_reopens", "error=%s text=\"%s\"", replica_error_symbol(rv),
+                 *ret_message != NULL ? *ret_message : replica_error_text(rv));
+        if (is_told_to_end(REOPEN_RETRY_MS))
+            break;
+        free(*ret_message);
+        *ret_message = NULL;
+    }
+    return rv;
+}
+
 static int run(const struct node_config *config)
 {
     struct node *node = NULL;
     char *message = NULL;
     size_t unfinished = 0;
+    bool again = false, reopens = false;
     int rv = node_new(config, &node, &message);
-    if (rv == 0) {
-        rv = node_run(node, &unfinished);
+    while (rv == 0) {
+        rv = node_run(node, again, &unfinished);
+        reopens = rv == 0 && node_is_to_reopen(node);
         node_destroy(&node);
+        if (!reopens)
+            break;
+        again = true;
+        rv = reopen(config, &node, &message);
     }
     if (rv != 0)
         fprintf(stderr, "remora node: %s\n", message != NULL ? message : replica_error_text(rv));

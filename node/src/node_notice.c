@@ -124,6 +124,8 @@ static void on_look(void *context)
     struct node *node = context;
     uint64_t now_ms = node_now_ms();
     look(node);
+    node_space_look(node);
+    node_space_reopen(node);
     tell_capacity(node, now_ms);
     node_timer_set(node->look, now_ms + LOOK_MS);
 }

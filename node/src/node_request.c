@@ -35,10 +35,15 @@ static void step_one(struct node *node)
 {
     struct node_queued_request *queued = node->queue;
     struct gossip_peer_event event = {.kind = GOSSIP_PEER_EVENT_REQUEST, .request = &queued->request};
+    struct node_open_request *open = *find(node, queued->request.token);
+    if (open != NULL)
+        open->stepped = true;
     node->queue = queued->next;
     if (node->queue == NULL)
         node->queue_last = &node->queue;
     node_step(node, &event);
+    if (node->failed != 0)
+        node_requests_fail(node); /* one that would have to wait */
     free(queued);
 }
 
@@ -126,8 +131,12 @@ uint64_t node_request(struct node *node, const struct gossip_peer_request *reque
         return token;
     }
     bucket = bucket_of(node, token);
-    *open = (struct node_open_request){
-        .next = *bucket, .token = token, .kind = request->kind, .answer = answer, .context = context};
+    *open = (struct node_open_request){.next = *bucket,
+                                       .token = token,
+                                       .kind = request->kind,
+                                       .view = request->view,
+                                       .answer = answer,
+                                       .context = context};
     *bucket = open;
     if (request->kind == GOSSIP_PEER_COMMIT)
         node->commits_open++;
@@ -184,4 +193,75 @@ void node_deliver_answer(struct node *node, const struct gossip_answer *answer, 
     if (answer->final)
         forget(node, at);
     call(context, answer->code, result, n, answer->final);
+}
+
+/* What a failed store leaves unsaid */
+
+static void say_lost(struct node *node, uint64_t token, int code, bool final)
+{
+    struct gossip_answer answer = {.token = token, .code = code, .final = final};
+    struct replica_buffer payload;
+    char text[512];
+    (void)node_space_refuses(node, false, text, sizeof text);
+    replica_buffer_init(&payload);
+    replica_pack_array(&payload, 1);
+    replica_pack_cstr(
+        &payload,
+        code == REPLICA_E_INDETERMINATE
+            ? "the node's store failed before the outcome was known; the node goes on with it when its "
+              "store is opened again"
+            : text);
+    node_deliver_answer(node, &answer, payload.data, payload.size);
+    replica_buffer_close(&payload);
+}
+
+void node_deliver_lost(struct node *node, uint64_t token, int code, bool final)
+{
+    const struct node_open_request *open = *find(node, token);
+    if (open == NULL)
+        return;
+    if ((open->kind == GOSSIP_PEER_COMMIT || open->kind == GOSSIP_PEER_CONTROL) &&
+        (code == 0 || code == REPLICA_E_INDETERMINATE)) /* others may know of it */
+        say_lost(node, token, REPLICA_E_INDETERMINATE, final);
+    else
+        say_lost(node, token, node->failed, final);
+}
+
+/* A commit without a stamp was certainly not minted. */
+static int outcome_of(struct node *node, const struct node_open_request *open)
+{
+    struct replica_views *views = gossip_peer_views(node->peer);
+    const struct replica_view *view = views == NULL ? NULL : replica_view_find(views, &open->view);
+    switch (open->kind) {
+    case GOSSIP_PEER_COMMIT:
+        return view != NULL && replica_view_info(view)->commit != REPLICA_COMMIT_STAMPED
+                   ? node->failed
+                   : REPLICA_E_INDETERMINATE;
+    case GOSSIP_PEER_CONTROL:
+        return REPLICA_E_INDETERMINATE;
+    case GOSSIP_PEER_RELOAD:
+    case GOSSIP_PEER_VIEW_OPEN:
+        return node->failed;
+    default:
+        return 0; /* the peer answers */
+    }
+}
+
+static bool fail_one(struct node *node, size_t bucket)
+{
+    for (struct node_open_request *open = node->open[bucket]; open != NULL; open = open->next) {
+        int code = open->stepped ? outcome_of(node, open) : 0;
+        if (code == 0)
+            continue;
+        say_lost(node, open->token, code, true);
+        return true;
+    }
+    return false;
+}
+
+void node_requests_fail(struct node *node)
+{
+    for (size_t i = 0; i < NODE_REQUEST_BUCKETS; i++)
+        while (fail_one(node, i)) {
+        }
 }

@@ -106,21 +106,21 @@ static void keep_answer(struct node *node, const struct gossip_answer *answer)
 
 static void release(struct node *node)
 {
-    while (node->waiting != NULL && (node->waiting->batch <= node->synced || node->failed)) {
+    while (node->waiting != NULL && (node->waiting->batch <= node->synced || node->failed != 0)) {
         struct node_waiting *waiting = node->waiting;
         node->waiting = waiting->next;
         if (node->waiting == NULL)
             node->waiting_last = &node->waiting;
         node->waiting_bytes -= sizeof *waiting + waiting->size;
-        if (waiting->is_answer) {
-            if (node->failed)
-                waiting->answer.code = REPLICA_E_IO;
-            node_deliver_answer(node, &waiting->answer, waiting->payload, node->failed ? 0 : waiting->size);
-        } else if (!node->failed)
+        if (waiting->is_answer && waiting->batch > node->synced)
+            node_deliver_lost(node, waiting->answer.token, waiting->answer.code, waiting->answer.final);
+        else if (waiting->is_answer)
+            node_deliver_answer(node, &waiting->answer, waiting->payload, waiting->size);
+        else if (waiting->batch <= node->synced)
             node_send(node, &waiting->send, waiting->payload);
         free(waiting);
     }
-    if (!node->failed)
+    if (node->failed == 0)
         node_forget_settled(node);
 }
 
@@ -136,7 +136,7 @@ static void request_sync(struct node *node)
 /* Not moved while it is armed: under load it must come all the same. */
 static void arm_quiet(struct node *node)
 {
-    if (node->failed || node->quiet_armed || node->quiet_batch <= node->synced ||
+    if (node->failed != 0 || node->quiet_armed || node->quiet_batch <= node->synced ||
         node->requested > node->synced)
         return;
     node->quiet_armed = true;
@@ -146,7 +146,7 @@ static void arm_quiet(struct node *node)
 /* An empty batch of its own: else this sync could come back after the quiet timer has counted beyond it. */
 void node_contents_filled(struct node *node)
 {
-    if (node->failed || node->ending)
+    if (node->failed != 0 || node->ending)
         return;
     if (node->stepping) { /* asked by whom this step answers: it ends with a sync of its own */
         node->contents_dirty = true;
@@ -168,11 +168,11 @@ void node_on_synced(void *context, uint64_t batch, int code)
     if (node->ending)
         return;
     assert(batch >= node->synced || code != 0);
-    if (!node->failed && batch > node->synced)
+    if (node->failed == 0 && batch > node->synced)
         node->synced = batch;
     if (code != 0)
         node_fail(node, "sync", code);
-    if (node->failed)
+    if (node->failed != 0)
         return;
     release(node);
     step_synced(node);
@@ -184,7 +184,7 @@ static void on_quiet(void *context)
 {
     struct node *node = context;
     node->quiet_armed = false;
-    if (node->failed || node->requested > node->synced)
+    if (node->failed != 0 || node->requested > node->synced)
         return; /* a sync is under way, and arms this again */
     if (node->quiet_batch <= node->synced)
         return;
@@ -192,19 +192,27 @@ static void on_quiet(void *context)
     step_synced(node);
 }
 
+/* Between steps. */
+static void tell_failed(struct node *node)
+{
+    struct gossip_peer_event event = {.kind = GOSSIP_PEER_EVENT_FAILED, .code = node->failed};
+    node_step(node, &event);
+    node_requests_fail(node);
+}
+
 void node_fail(struct node *node, const char *what, int code)
 {
-    struct gossip_peer_event event = {.kind = GOSSIP_PEER_EVENT_FAILED};
-    if (node->failed)
+    if (node->failed != 0)
         return;
-    node->failed = true;
-    node_log(NODE_LOG_ERROR, "store_failed",
-             "what=%s error=%s data=\"%s\" text=\"nothing is acknowledged any more; mend the disk and "
-             "restart the node\"",
-             what, replica_error_symbol(code), node->config->data);
+    node->failed = code;
+    node_log(NODE_LOG_ERROR, "store_failed", "what=%s error=%s data=\"%s\" text=\"%s\"", what,
+             replica_error_symbol(code), node->config->data,
+             code == REPLICA_E_NOSPACE
+                 ? "nothing is acknowledged until there is room on the disk and the store was opened again"
+                 : "nothing is acknowledged any more; mend the disk and restart the node");
     release(node);
     if (!node->stepping)
-        node_step(node, &event);
+        tell_failed(node);
 }
 
 /* Carrying out */
@@ -213,8 +221,10 @@ static int apply(struct node *node)
 {
     struct gossip_update *update = &node->update;
     int rv = 0;
-    if (update->log.count > 0)
+    if (update->log.count > 0) {
+        node_space_look(node); /* before the last of it is gone */
         rv = replica_kv_write(node->store->log, &update->log);
+    }
     if (rv == 0 && update->map.count > 0)
         rv = replica_kv_write(node->store->map, &update->map);
     return rv;
@@ -229,21 +239,20 @@ static bool send_out(struct node *node)
         const struct gossip_send *send = &update->sends[i];
         if (!send->durable)
             node_send(node, send, update->bytes.data + send->offset);
-        else if (!node->failed) {
+        else if (node->failed == 0) {
             keep_send(node, send);
             durable = true;
         }
     }
     for (size_t i = 0; i < update->answers_n; i++) {
         struct gossip_answer answer = update->answers[i];
-        if (answer.durable && !node->failed) {
+        if (answer.durable && node->failed == 0) {
             keep_answer(node, &answer);
             durable = true;
-            continue;
-        }
-        if (answer.durable)
-            answer.code = REPLICA_E_IO;
-        node_deliver_answer(node, &answer, update->bytes.data + answer.offset, answer.size);
+        } else if (answer.durable)
+            node_deliver_lost(node, answer.token, answer.code, answer.final);
+        else
+            node_deliver_answer(node, &answer, update->bytes.data + answer.offset, answer.size);
     }
     return durable;
 }
@@ -275,7 +284,7 @@ static void schedule(struct node *node)
 static void carry_out(struct node *node, enum gossip_peer_event_kind kind)
 {
     bool durable;
-    int rv = node->failed ? 0 : apply(node);
+    int rv = node->failed != 0 ? 0 : apply(node);
     node->batch++;
     if (kind != GOSSIP_PEER_EVENT_SYNCED)
         node->quiet_batch = node->batch;
@@ -283,7 +292,7 @@ static void carry_out(struct node *node, enum gossip_peer_event_kind kind)
         node_fail(node, "write", rv);
     durable = send_out(node);
     carry_out_orders(node);
-    if (!node->failed && (durable || node->update.log.count > 0 || node->contents_dirty))
+    if (node->failed == 0 && (durable || node->update.log.count > 0 || node->contents_dirty))
         request_sync(node);
     else
         arm_quiet(node);
@@ -300,7 +309,7 @@ void node_stop_fatally(struct node *node, int code)
 
 void node_step(struct node *node, struct gossip_peer_event *event)
 {
-    bool was_failed = node->failed;
+    bool was_failed = node->failed != 0;
     int rv;
     if (node->fatal != 0 || node->ending)
         return;
@@ -311,17 +320,18 @@ void node_step(struct node *node, struct gossip_peer_event *event)
     event->synced = node->synced;
     gossip_update_clear(&node->update);
     rv = gossip_peer_step(node->peer, event, &node->update);
-    if (rv != 0)
+    if (rv == REPLICA_E_NOSPACE) /* a room's own write */
+        node_fail(node, "write", rv);
+    else if (rv != 0)
         node_stop_fatally(node, rv);
     else
         carry_out(node, event->kind);
     node->stepping = false;
-    if (rv == 0 && node->failed && !was_failed) {
-        struct gossip_peer_event failed = {.kind = GOSSIP_PEER_EVENT_FAILED};
-        node_step(node, &failed);
-    }
-    if (rv == 0)
-        node_notice_cluster(node);
+    if (node->fatal != 0)
+        return;
+    if (node->failed != 0 && !was_failed)
+        tell_failed(node);
+    node_notice_cluster(node);
 }
 
 void node_step_timer(struct node *node)

@@ -59,7 +59,7 @@ static inline void fixture_child(const struct fixture *fixture)
         fprintf(stderr, "%s\n", message == NULL ? "no node" : message);
         _exit(99);
     }
-    node_run(node, &unfinished);
+    node_run(node, false, &unfinished);
     node_destroy(&node);
     node_config_close(&config);
     exit(unfinished > 0 ? UNFINISHED

@@ -219,6 +219,8 @@ static int deliver(struct gossip_peer *peer, const struct gossip_peer_event *eve
                    const struct gossip_note *note, struct gossip_update *update)
 {
     int rv;
+    if (peer->failed != 0 && note->kind != GOSSIP_NOTE_MEMBER_DEAD)
+        return 0;
     switch (note->kind) {
     case GOSSIP_NOTE_MEMBER_ALIVE:
     case GOSSIP_NOTE_CLUSTER:
@@ -304,6 +306,13 @@ static int start(struct gossip_peer *peer, const struct gossip_peer_event *event
     return rv;
 }
 
+static int timer_of_failed(struct gossip_peer *peer, const struct gossip_peer_event *event,
+                           struct gossip_update *update)
+{
+    int rv = to_member(peer, GOSSIP_MEMBER_EVENT_TIMER, event, update);
+    return rv != 0 ? rv : to_swarm(peer, GOSSIP_SWARM_EVENT_TIMER, event, NULL, update);
+}
+
 /* Contents are let go of first: what this very step pins or names is not yet seen by those who look whether
  * anything needs a content, while whoever pins or names one sees that it has gone. */
 static int timer(struct gossip_peer *peer, const struct gossip_peer_event *event,
@@ -338,54 +347,59 @@ static int synced(struct gossip_peer *peer, const struct gossip_peer_event *even
     return rv;
 }
 
+static int fail(struct gossip_peer *peer, const struct gossip_peer_event *event, struct gossip_update *update)
+{
+    peer_fail(peer, event->code, update);
+    return to_quorum(peer, GOSSIP_QUORUM_EVENT_FAILED, event, NULL, update);
+}
+
+static int route(struct gossip_peer *peer, const struct gossip_peer_event *event,
+                 struct gossip_update *update)
+{
+    switch (event->kind) {
+    case GOSSIP_PEER_EVENT_START:
+        return start(peer, event, update);
+    case GOSSIP_PEER_EVENT_TIMER:
+        return peer->failed != 0 ? timer_of_failed(peer, event, update) : timer(peer, event, update);
+    case GOSSIP_PEER_EVENT_MESSAGE:
+        return message(peer, event, update);
+    case GOSSIP_PEER_EVENT_SYNCED:
+        return synced(peer, event, update);
+    case GOSSIP_PEER_EVENT_REQUEST:
+        return peer_request(peer, event, update);
+    case GOSSIP_PEER_EVENT_SETTLED:
+        return to_quorum(peer, GOSSIP_QUORUM_EVENT_SETTLED, event, NULL, update);
+    case GOSSIP_PEER_EVENT_PIECE:
+        return to_swarm(peer, GOSSIP_SWARM_EVENT_PIECE, event, NULL, update);
+    case GOSSIP_PEER_EVENT_UPLOADED:
+        return to_swarm(peer, GOSSIP_SWARM_EVENT_UPLOADED, event, NULL, update);
+    case GOSSIP_PEER_EVENT_RESOLVED:
+        return to_member(peer, GOSSIP_MEMBER_EVENT_JOIN, event, update);
+    case GOSSIP_PEER_EVENT_MAP_SYNCED:
+        return to_sync(peer, GOSSIP_SYNC_EVENT_MAP_SYNCED, event, NULL, update);
+    case GOSSIP_PEER_EVENT_CAPACITY:
+        return to_member(peer, GOSSIP_MEMBER_EVENT_CAPACITY, event, update);
+    case GOSSIP_PEER_EVENT_FAILED:
+        return fail(peer, event, update);
+    }
+    return 0;
+}
+
 int gossip_peer_step(struct gossip_peer *peer, const struct gossip_peer_event *event,
                      struct gossip_update *update)
 {
     int rv = 0;
-    switch (event->kind) {
-    case GOSSIP_PEER_EVENT_START:
-        rv = start(peer, event, update);
-        break;
-    case GOSSIP_PEER_EVENT_TIMER:
-        rv = timer(peer, event, update);
-        break;
-    case GOSSIP_PEER_EVENT_MESSAGE:
-        rv = message(peer, event, update);
-        break;
-    case GOSSIP_PEER_EVENT_SYNCED:
-        rv = synced(peer, event, update);
-        break;
-    case GOSSIP_PEER_EVENT_REQUEST:
-        rv = peer_request(peer, event, update);
-        break;
-    case GOSSIP_PEER_EVENT_SETTLED:
-        rv = to_quorum(peer, GOSSIP_QUORUM_EVENT_SETTLED, event, NULL, update);
-        break;
-    case GOSSIP_PEER_EVENT_PIECE:
-        rv = to_swarm(peer, GOSSIP_SWARM_EVENT_PIECE, event, NULL, update);
-        break;
-    case GOSSIP_PEER_EVENT_UPLOADED:
-        rv = to_swarm(peer, GOSSIP_SWARM_EVENT_UPLOADED, event, NULL, update);
-        break;
-    case GOSSIP_PEER_EVENT_RESOLVED:
-        rv = to_member(peer, GOSSIP_MEMBER_EVENT_JOIN, event, update);
-        break;
-    case GOSSIP_PEER_EVENT_MAP_SYNCED:
-        rv = to_sync(peer, GOSSIP_SYNC_EVENT_MAP_SYNCED, event, NULL, update);
-        break;
-    case GOSSIP_PEER_EVENT_CAPACITY:
-        rv = to_member(peer, GOSSIP_MEMBER_EVENT_CAPACITY, event, update);
-        break;
-    case GOSSIP_PEER_EVENT_FAILED:
-        rv = to_quorum(peer, GOSSIP_QUORUM_EVENT_FAILED, event, NULL, update);
-        break;
-    }
+    if (peer->failed == 0 || peer_failed_takes(peer, event, update))
+        rv = route(peer, event, update);
     if (rv == REPLICA_E_MALFORMED || rv == REPLICA_E_DENIED) {
         peer->malformed++;
         rv = 0;
     }
     if (rv == 0)
         rv = deliver_all(peer, event, update);
+    for (size_t i = 0; peer->failed != 0 && i < update->answers_n; i++)
+        update->answers[i].durable =
+            false; /* no sync will come; and what is answered stands on nothing new */
     if (rv == 0 && update->failed)
         rv = REPLICA_E_NOMEM;
     return rv;

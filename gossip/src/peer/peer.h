@@ -58,6 +58,7 @@ struct gossip_peer {
     struct peer_edit edits[EDITS_MAX];
     size_t edits_n, edits_turn;
     uint64_t malformed;
+    int failed; /* the code with which the store failed; 0: it did not */
     struct peer_collect collect;
     struct peer_evict evict;
 };
@@ -66,6 +67,12 @@ int peer_request(struct gossip_peer *peer, const struct gossip_peer_event *event
                  struct gossip_update *update);
 /* One call of one edit. */
 int peer_edit_some(struct gossip_peer *peer, struct gossip_update *update);
+
+/* The store failed. Ends all edits. */
+void peer_fail(struct gossip_peer *peer, int code, struct gossip_update *update);
+/* Whether an event still concerns a peer whose store has failed; requests that do not are answered. */
+bool peer_failed_takes(struct gossip_peer *peer, const struct gossip_peer_event *event,
+                       struct gossip_update *update);
 
 /* Removes contents that nothing names any more, a few per step. */
 int peer_collect(struct gossip_peer *peer, struct gossip_time time, struct gossip_update *update);

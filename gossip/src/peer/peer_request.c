@@ -131,7 +131,7 @@ static int fetch(struct gossip_peer *peer, const struct gossip_peer_event *event
                                    .first = request->first,
                                    .count = request->count,
                                    .token = request->token};
-    int rv = peer_evict_room(peer, &request->content, update);
+    int rv = peer->failed != 0 ? 0 : peer_evict_room(peer, &request->content, update);
     peer_evict_touch(peer, &request->content);
     return rv != 0 ? rv : gossip_swarm_step(peer->swarm, &e, update);
 }

@@ -22,6 +22,9 @@ void node_api_stop_accepting(struct node_api *api);
 /* Whether `view.hold` keeps commits that nobody asked for away from that view. */
 bool node_api_view_is_held(const struct node_api *api, const struct replica_id *view);
 
+/* The node ends now: jobs of calls stop as soon as they look. */
+void node_api_give_up(struct node_api *api);
+
 /* Closes every connection. The workers have ended before, and the loop ran once more after that: no job of a call is under way. Answers
  * to requests that are still open are not to be delivered any more. */
 void node_api_destroy(struct node_api **api);

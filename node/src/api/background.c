@@ -151,8 +151,9 @@ void background_sweep(struct node_api *api)
 void background_commit(struct node_api *api)
 {
     struct replica_views *views = gossip_peer_views(node_get_peer(api->node));
-    if (views == NULL)
-        return;
+    char text[512];
+    if (views == NULL || node_space_refuses(api->node, false, text, sizeof text) != 0)
+        return; /* that was said once; drafts wait */
     for (size_t i = 0; i < replica_views_count(views); i++) {
         const struct replica_view_info *info = replica_view_info(replica_views_at(views, i));
         if (info->options.flags & REPLICA_VIEW_AUTO && info->dirty > 0 &&

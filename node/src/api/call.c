@@ -416,6 +416,19 @@ static int read_timeout(struct api_call *call)
     return code;
 }
 
+/* 0, or the call is answered. */
+static int check_room(struct api_call *call)
+{
+    char text[MESSAGE_TEXT_MAX];
+    int code =
+        call->method->room == API_READS
+            ? 0
+            : node_space_refuses(api_node(call->api), call->method->room == API_GROWS, text, sizeof text);
+    if (code != 0)
+        api_fail(call, code, "%s", text);
+    return code;
+}
+
 void api_call_begin(struct node_api *api, struct api_session *session, uid_t uid, gid_t gid,
                     const uint8_t *message, size_t n)
 {
@@ -459,6 +472,6 @@ void api_call_begin(struct node_api *api, struct api_session *session, uid_t uid
     else if (claim_fds(call) != 0)
         api_fail(call, REPLICA_E_INVALID, "%s: an `fd` names a descriptor that did not come with the message",
                  call->method->name);
-    else if (read_timeout(call) == 0)
+    else if (read_timeout(call) == 0 && check_room(call) == 0)
         call->method->run(call);
 }

@@ -33,6 +33,12 @@ struct api_method {
     api_method_fn run;
     enum node_right needs; /* of the caller, for the volume or view that it names; ALL: only the node's own */
     bool takes_fds;        /* its entries may name descriptors */
+    enum {
+        API_READS,
+        API_CHANGES,
+        API_GROWS
+    } room; /* what it does to the store: while the disk is nearly full,
+                                                        the last goes first */
 };
 /* NULL: no such method. */
 const struct api_method *api_method_find(const char *name, size_t n);

@@ -86,18 +86,17 @@ static int write_all(int fd, const uint8_t *data, size_t n, uint64_t offset)
     return 0;
 }
 
-static int check_space(const struct writing *writing, int fd)
+static int check_space(const struct writing *writing, int fd, size_t n)
 {
     struct statvfs status;
     if (fstatvfs(fd, &status) != 0)
         return REPLICA_E_IO;
-    return (uint64_t)status.f_bavail * status.f_frsize < writing->free_floor + writing->n ? REPLICA_E_NOSPACE
-                                                                                          : 0;
+    return (uint64_t)status.f_bavail * status.f_frsize < writing->free_floor + n ? REPLICA_E_NOSPACE : 0;
 }
 
 static int change_bytes(const struct writing *writing, int fd)
 {
-    int rv = check_space(writing, fd);
+    int rv = check_space(writing, fd, writing->n);
     if (rv == 0)
         rv = write_all(fd, writing->data, writing->n, writing->offset);
     if (rv == 0 && writing->truncates && ftruncate(fd, (off_t)writing->new_size) != 0)
@@ -106,10 +105,11 @@ static int change_bytes(const struct writing *writing, int fd)
 }
 
 /* Holes stay holes. */
-static int copy_chunk(int to, const uint8_t *bytes, size_t n, uint64_t offset)
+static int copy_chunk(const struct writing *writing, int to, const uint8_t *bytes, size_t n, uint64_t offset)
 {
     bool zero = bytes[0] == 0 && memcmp(bytes, bytes + 1, n - 1) == 0;
-    return zero ? 0 : write_all(to, bytes, n, offset);
+    int rv = zero ? 0 : check_space(writing, to, n);
+    return zero || rv != 0 ? rv : write_all(to, bytes, n, offset);
 }
 
 static int read_base(const struct writing *writing, int from, uint8_t *chunk, uint64_t offset, size_t n,
@@ -136,7 +136,7 @@ static int copy_all(const struct writing *writing, int from, int to, uint64_t ke
         if (rv == 0 && n == 0)
             rv = REPLICA_E_IO; /* shorter than its entry says */
         if (rv == 0)
-            rv = copy_chunk(to, chunk, n, offset);
+            rv = copy_chunk(writing, to, chunk, n, offset);
         offset += n;
         api_progress(writing->call, offset, keep);
     }

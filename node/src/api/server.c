@@ -368,6 +368,12 @@ void node_api_stop_accepting(struct node_api *api)
     }
 }
 
+void node_api_give_up(struct node_api *api)
+{
+    for (struct api_call *call = api->calls; call != NULL; call = call->next)
+        atomic_store(&call->gone, true);
+}
+
 void node_api_destroy(struct node_api **api)
 {
     if (*api == NULL)

@@ -78,7 +78,8 @@ static int take_lock(struct cli_generations *generations)
     generations->lock = openat(generations->home, "lock", O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (generations->lock < 0)
         return failed(generations);
-    if (flock(generations->lock, LOCK_EX | LOCK_NB) == 0)
+    generations->held = flock(generations->lock, LOCK_EX | LOCK_NB) == 0;
+    if (generations->held)
         return 0;
     if (errno == EWOULDBLOCK)
         return cli_fail(CLI_BUSY, "%s: another checkout works on it", generations->dir);
@@ -187,6 +188,9 @@ static void drop_current(struct cli_generations *generations)
 
 void cli_generations_close(struct cli_generations *generations)
 {
+    /* A first one that failed, perhaps for want of room, leaves nothing behind. */
+    if (generations->held && generations->current == 0 && unlinkat(generations->home, "lock", 0) == 0)
+        (void)unlinkat(generations->parent, generations->home_name, AT_REMOVEDIR);
     drop_current(generations);
     replica_buffer_close(&generations->new_keys);
     if (generations->lock >= 0)

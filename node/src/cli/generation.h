@@ -24,6 +24,7 @@ struct cli_generations {
     int parent;      /* that DIR lies in */
     int home;        /* .NAME.remora */
     int lock;
+    bool held; /* the lock, by this process */
     char name[NAME_MAX + 1], home_name[NAME_MAX + 1];
     uint64_t current; /* 0: none */
     uint8_t *keys;    /* of the current one, sorted */

@@ -355,6 +355,8 @@ static int open_all(struct node_store *store, const struct node_store_options *o
         rv = check_directory(store, ret_message); /* again: somebody may have been faster */
     if (rv == 0)
         rv = check_format(store, ret_message);
+    if (rv == 0 && node_store_space(store) < node_store_reserve_size(store) / 2)
+        node_store_reserve_release(store); /* full: a start needs some room, too */
     if (rv == 0)
         rv = load_identity(store, ret_message);
     if (rv == 0)

@@ -6,6 +6,7 @@
  *   IDENTITY    store_uuid and the node's CURVE key pair, whose hash it is; made once; mode 0600; written last
  *   log/ map/   LevelDBs: the synced log, and the map that is rebuilt from its tail
  *   contents/   files and packs (replica/contents_files.h)
+ *   RESERVE     room that is given back when somebody else fills the disk
  * docs/storage-format.md has the bytes. Threads: opening and closing on the loop thread, before and after all
  * others. */
 #ifndef NODE_STORE_STORE_H
@@ -43,6 +44,16 @@ struct node_store {
 int node_store_open(const struct node_store_options *options, struct node_store **ret_store,
                     char **ret_message);
 void node_store_close(struct node_store **store);
+
+/* Bytes that are free on the store's disk, for who is not root. */
+uint64_t node_store_space(const struct node_store *store);
+/* How large a reserve fits the disk. */
+uint64_t node_store_reserve_size(const struct node_store *store);
+/* Errors: NOSPACE, IO (also where a file system cannot promise room): then there is none. Any thread, one at a
+ * time. */
+int node_store_reserve_make(struct node_store *store, uint64_t size);
+void node_store_reserve_release(struct node_store *store);
+bool node_store_reserve_is_made(const struct node_store *store);
 
 /* Group commit, on a thread of its own: contents first, then the log; one sync at a time. A sync covers
  * whatever was written before it began, and the next starts at once if more waits. */

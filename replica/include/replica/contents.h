@@ -89,7 +89,7 @@ int replica_contents_ingest(struct replica_contents *contents, const void *data,
 
 /* Makes COMPLETE everything that was FILLED when the call began: bytes, then directory entries, then the index record
  * (which is durable with the next sync of the log kv). Errors: IO, NOSPACE: then nothing changed state, and the
- * caller must stop voting; every later sync fails, too, until the contents are opened again. */
+ * caller must stop voting; every later sync fails with the same code, until the contents are opened again. */
 int replica_contents_sync(struct replica_contents *contents);
 
 /* Whether that piece is present and verified (in any state but ABSENT). */

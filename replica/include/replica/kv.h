@@ -3,7 +3,7 @@
  * Two back ends (replica/kv_memory.h, replica/kv_leveldb.h) pass one conformance test. Keys are compared
  * bytewise. A batch is visible to every later get and scan as soon as write returns; it is durable once a sync
  * that began after it returned 0. After any failed write or sync the kv is failed: every later write and sync returns
- * REPLICA_E_IO until it is opened again.
+ * the code of that failure until it is opened again; reading goes on.
  *
  * Thread rule: one thread writes and reads; sync may run on another thread at the same time. */
 #ifndef REPLICA_KV_H

@@ -139,6 +139,9 @@ static int write_chunk(struct files *files, const struct files_item *item, uint3
     int fd, rv;
     if (hole && !item->has_old)
         return 0;
+    rv = files_check_floor(files, n);
+    if (rv != 0)
+        return rv;
     files_name(&item->tree.id, name);
     fd = openat(files->partial, name, O_WRONLY | O_CLOEXEC);
     if (fd < 0)
@@ -541,12 +544,15 @@ int replica_contents_files_open(const struct replica_contents_files_options *opt
 }
 
 /* Holes stay holes. */
-static int write_chunks(int fd, const uint8_t *data, size_t n)
+static int write_chunks(const struct files *files, int fd, const uint8_t *data, size_t n)
 {
     int rv = ftruncate(fd, (off_t)n) == 0 ? 0 : files_errno();
     for (size_t at = 0; at < n && rv == 0; at += REPLICA_CHUNK_SIZE) {
         size_t size = n - at < REPLICA_CHUNK_SIZE ? n - at : REPLICA_CHUNK_SIZE;
-        if (!files_all_zero(data + at, size))
+        if (files_all_zero(data + at, size))
+            continue;
+        rv = files_check_floor(files, size);
+        if (rv == 0)
             rv = files_write_all(fd, data + at, size, at);
     }
     return rv;
@@ -566,7 +572,7 @@ static int files_ingest(struct replica_contents *contents, const void *data, siz
         replica_merkle_chunk((const uint8_t *)data + i * REPLICA_CHUNK_SIZE, replica_merkle_chunk_size(n, i),
                              &ids[i]);
     if (n <= REPLICA_CONTENTS_PACKED_MAX) {
-        rv = files_register(files, ids, n, -1, NULL, data, ret_id);
+        rv = files_register(files, ids, n, -1, NULL, data, n, ret_id);
         free(ids);
         return rv;
     }
@@ -576,11 +582,11 @@ static int files_ingest(struct replica_contents *contents, const void *data, siz
     pthread_mutex_unlock(&files->lock);
     if (rv == 0) {
         fd = openat(files->partial, temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-        rv = fd < 0 ? files_errno() : write_chunks(fd, data, n);
+        rv = fd < 0 ? files_errno() : write_chunks(files, fd, data, n);
         if (fd >= 0 && close(fd) != 0 && rv == 0)
             rv = files_errno();
         if (rv == 0)
-            rv = files_register(files, ids, n, files->partial, temporary, NULL, ret_id);
+            rv = files_register(files, ids, n, files->partial, temporary, NULL, 0, ret_id);
         unlinkat(files->partial, temporary, 0);
     }
     free(ids);

@@ -48,7 +48,8 @@ struct files {
     struct files_item *table[FILES_TABLE_SIZE];
     struct files_item *filled; /* in order of becoming filled; the sync takes the whole list */
     struct files_item **filled_end;
-    bool failed; /* a sync failed: what it covered may be lost though a second one would succeed */
+    int failed; /* the code of a sync that failed: what it covered may be lost though a second one would
+                   succeed; 0: none did */
     struct files_release *releases;
     size_t releases_n, releases_capacity;
     struct replica_contents_totals totals; /* of what is complete */
@@ -118,11 +119,15 @@ int files_read_all(int fd, void *data, size_t n, uint64_t offset);
 bool files_all_zero(const uint8_t *data, size_t n);
 int files_check_capacity(struct files *files, uint64_t bytes); /* lock held */
 int files_check_space(struct files *files, uint64_t bytes);    /* lock held */
+/* Asked again before each chunk: whoever began at the same time, or others on the disk, took some since.
+ * Any thread. Errors: NOSPACE, IO. */
+int files_check_floor(const struct files *files, uint64_t bytes);
 int files_pack_append(struct files *files, struct files_item *item, const void *data,
                       size_t n); /* lock held */
 /* Registers what was hashed (chunk ids); its bytes are the file `name` of a directory, which stays, or data
- * if it is to be packed. NOSPACE leaves everything as it was. */
+ * if it is to be packed. takes: bytes of the disk that this needs above the floor. NOSPACE leaves everything
+ * as it was. */
 int files_register(struct files *files, const struct replica_hash *ids, uint64_t length, int directory,
-                   const char *name, const void *data, struct replica_content_id *ret_id);
+                   const char *name, const void *data, uint64_t takes, struct replica_content_id *ret_id);
 
 #endif

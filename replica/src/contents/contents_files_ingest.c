@@ -25,7 +25,7 @@ static int link_partial(struct files *files, int directory, const char *from, co
 }
 
 int files_register(struct files *files, const struct replica_hash *ids, uint64_t length, int directory,
-                   const char *name, const void *data, struct replica_content_id *ret_id)
+                   const char *name, const void *data, uint64_t takes, struct replica_content_id *ret_id)
 {
     struct replica_content_id id;
     struct files_place place;
@@ -41,8 +41,9 @@ int files_register(struct files *files, const struct replica_hash *ids, uint64_t
         (item != NULL && item->state == REPLICA_CONTENTS_FILLED))
         goto known;
     if (item == NULL) {
-        rv = length <= REPLICA_CONTENTS_PACKED_MAX ? files_check_space(files, length)
-                                                   : files_check_capacity(files, length);
+        rv = files_check_capacity(files, length);
+        if (rv == 0 && takes > 0)
+            rv = files_check_floor(files, takes);
         if (rv == 0)
             rv = files_add(files, &id, &item);
         added = rv == 0;
@@ -70,7 +71,8 @@ known:
 
 /* A run of hashing a file of known size, chunk by chunk, optionally copying it. */
 struct run {
-    int from, to; /* to: -1: hash only */
+    const struct files *files; /* of a copy */
+    int from, to;              /* to: -1: hash only */
     uint64_t length;
     struct replica_hash *ids;
     uint8_t *chunk; /* 1 MiB */
@@ -95,11 +97,14 @@ static int hash_chunk(struct run *run, uint32_t index, uint64_t *data_at)
     if (rv != 0)
         return rv == REPLICA_E_CORRUPT ? REPLICA_E_BUSY : rv; /* it became shorter */
     replica_merkle_chunk(run->chunk, n, &run->ids[index]);
-    if (run->to >= 0 && !files_all_zero(run->chunk, n)) {
-        rv = files_write_all(run->to, run->chunk, n, offset);
-        files_write_behind(run->to, offset, n);
-    }
     *data_at = 0;
+    if (run->to < 0 || files_all_zero(run->chunk, n))
+        return 0;
+    rv = files_check_floor(run->files, n);
+    if (rv == 0)
+        rv = files_write_all(run->to, run->chunk, n, offset);
+    if (rv == 0)
+        files_write_behind(run->to, offset, n);
     return rv;
 }
 
@@ -165,12 +170,12 @@ static int copy_in(struct files *files, struct run *run, char temporary[FILES_NA
     return rv;
 }
 
-int replica_contents_files_ingest_fd(struct replica_contents *contents, int fd,
-                                     int (*progress)(void *context, uint64_t bytes), void *context,
-                                     struct replica_content_id *ret_id)
+/* is_draft: what is packed takes the place of a file that goes. */
+static int ingest_fd(struct files *files, int fd, bool is_draft,
+                     int (*progress)(void *context, uint64_t bytes), void *context,
+                     struct replica_content_id *ret_id)
 {
-    struct files *files = (struct files *)contents;
-    struct run run = {.from = fd, .to = -1, .progress = progress, .context = context};
+    struct run run = {.files = files, .from = fd, .to = -1, .progress = progress, .context = context};
     struct replica_content_id id;
     char temporary[FILES_NAME_MAX];
     struct stat before, after;
@@ -184,7 +189,7 @@ int replica_contents_files_ingest_fd(struct replica_contents *contents, int fd,
         return REPLICA_E_TOOBIG;
     run.length = (uint64_t)before.st_size;
     if (run.length == 0)
-        return replica_contents_ingest(contents, "", 0, ret_id);
+        return replica_contents_ingest(&files->base, "", 0, ret_id);
     packed = run.length <= REPLICA_CONTENTS_PACKED_MAX;
     rv = packed ? run_all(&run) : copy_in(files, &run, temporary);
     copied = rv == 0 && !packed;
@@ -194,7 +199,7 @@ int replica_contents_files_ingest_fd(struct replica_contents *contents, int fd,
         if (packed && lseek(fd, 0, SEEK_DATA) < 0 && errno == ENXIO)
             memset(run.chunk, 0, (size_t)run.length); /* nothing but a hole was not read */
         rv = files_register(files, run.ids, run.length, files->partial, packed ? NULL : temporary, run.chunk,
-                            &id);
+                            packed && !is_draft ? run.length : 0, &id);
     }
     if (copied)
         unlinkat(files->partial, temporary, 0);
@@ -203,6 +208,13 @@ int replica_contents_files_ingest_fd(struct replica_contents *contents, int fd,
     if (rv == 0)
         *ret_id = id;
     return rv;
+}
+
+int replica_contents_files_ingest_fd(struct replica_contents *contents, int fd,
+                                     int (*progress)(void *context, uint64_t bytes), void *context,
+                                     struct replica_content_id *ret_id)
+{
+    return ingest_fd((struct files *)contents, fd, false, progress, context, ret_id);
 }
 
 int replica_contents_files_fd(struct replica_contents *contents, const struct replica_content_id *id,
@@ -291,13 +303,13 @@ int replica_contents_files_draft_adopt(struct replica_contents *contents, uint64
     if (rv == 0 && run.length > REPLICA_CONTENT_SIZE_MAX)
         rv = REPLICA_E_TOOBIG;
     if (rv == 0 && run.length <= REPLICA_CONTENTS_PACKED_MAX) {
-        rv = replica_contents_files_ingest_fd(contents, run.from, NULL, NULL, ret_id);
+        rv = ingest_fd(files, run.from, true, NULL, NULL, ret_id);
     } else if (rv == 0) {
         rv = run_all(&run);
         if (rv == 0 && (fstat(run.from, &after) != 0 || !unchanged(&before, &after)))
             rv = REPLICA_E_BUSY;
         if (rv == 0)
-            rv = files_register(files, run.ids, run.length, files->draft, name, NULL, ret_id);
+            rv = files_register(files, run.ids, run.length, files->draft, name, NULL, 0, ret_id);
     }
     close(run.from);
     free(run.ids);

@@ -234,14 +234,15 @@ int files_sync(struct replica_contents *contents)
     filled = files->filled;
     files->filled = NULL;
     files->filled_end = &files->filled;
-    rv = files->failed ? REPLICA_E_IO : 0;
+    rv = files->failed;
     pthread_mutex_unlock(&files->lock);
     if (rv == 0)
         rv = release_all(files);
     if (rv == 0 && filled != NULL)
         rv = make_complete(files, filled);
     pthread_mutex_lock(&files->lock);
-    files->failed |= rv != 0;
+    if (files->failed == 0)
+        files->failed = rv;
     while (filled != NULL && rv == 0) {
         struct files_item *item = filled;
         filled = item->filled_next;

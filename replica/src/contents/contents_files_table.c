@@ -105,14 +105,20 @@ int files_check_capacity(struct files *files, uint64_t bytes)
                : 0;
 }
 
-int files_check_space(struct files *files, uint64_t bytes)
+int files_check_floor(const struct files *files, uint64_t bytes)
 {
     struct statvfs status;
-    if (files_check_capacity(files, bytes) != 0)
-        return REPLICA_E_NOSPACE;
+    uint64_t space;
     if (fstatvfs(files->directory, &status) != 0)
         return files_errno();
-    return (uint64_t)status.f_bavail * status.f_frsize < files->free_floor + bytes ? REPLICA_E_NOSPACE : 0;
+    space = (uint64_t)status.f_bavail * status.f_frsize;
+    return space < files->free_floor || space - files->free_floor < bytes ? REPLICA_E_NOSPACE : 0;
+}
+
+int files_check_space(struct files *files, uint64_t bytes)
+{
+    int rv = files_check_capacity(files, bytes);
+    return rv != 0 ? rv : files_check_floor(files, bytes);
 }
 
 /* The table of what is not complete */
@@ -220,8 +226,8 @@ static int open_pack(struct files *files)
         return 0;
     if (files->pack_fd >= 0) {
         if (files->pack_dirty && fsync(files->pack_fd) != 0) {
-            files->failed = true; /* a second try would succeed, and prove nothing */
-            return files_errno();
+            files->failed = files_errno(); /* a second try would succeed, and prove nothing */
+            return files->failed;
         }
         close(files->pack_fd);
         files->pack_fd = -1;

@@ -35,7 +35,7 @@ struct level {
     pthread_mutex_t sync_lock; /* the log files below */
     struct log_file logs[LOGS_MAX];
     size_t logs_n;
-    atomic_bool failed;
+    atomic_int failed; /* the code of the first failure; 0: none */
 };
 
 struct cursor {
@@ -71,6 +71,20 @@ static int convert_error(char *message)
     return code;
 }
 
+static int errno_code(void)
+{
+    return errno == ENOSPC || errno == EDQUOT ? REPLICA_E_NOSPACE : REPLICA_E_IO;
+}
+
+/* The first failure is the cause of all that follow. */
+static int remember_failure(struct level *level, int code)
+{
+    int none = 0;
+    if (code != 0)
+        atomic_compare_exchange_strong(&level->failed, &none, code);
+    return code;
+}
+
 static int level_get(struct replica_kv *kv, const void *key, size_t key_n, struct replica_buffer *ret_value)
 {
     struct level *level = (struct level *)kv;
@@ -101,16 +115,14 @@ static int level_write(struct replica_kv *kv, const struct replica_kv_batch *bat
     leveldb_writebatch_t *operations;
     char *message = NULL;
     int rv;
-    if (atomic_load(&level->failed))
-        return REPLICA_E_IO;
+    rv = atomic_load(&level->failed);
+    if (rv != 0)
+        return rv;
     operations = leveldb_writebatch_create();
     replica_kv_batch_each(batch, add_operation, operations);
     leveldb_write(level->db, level->write_options, operations, &message);
     leveldb_writebatch_destroy(operations);
-    rv = convert_error(message);
-    if (rv != 0)
-        atomic_store(&level->failed, true);
-    return rv;
+    return remember_failure(level, convert_error(message));
 }
 
 static struct log_file *find_log(struct level *level, unsigned long number)
@@ -165,7 +177,7 @@ static int sync_logs(struct level *level)
         struct stat status;
         struct log_file *log = &level->logs[i - 1];
         if (fdatasync(log->fd) != 0)
-            rv = errno == ENOSPC ? REPLICA_E_NOSPACE : REPLICA_E_IO;
+            rv = errno_code();
         if (fstat(log->fd, &status) == 0 && status.st_nlink == 0) { /* compacted away */
             close(log->fd);
             *log = level->logs[--level->logs_n];
@@ -179,18 +191,17 @@ static int level_sync(struct replica_kv *kv)
     struct level *level = (struct level *)kv;
     bool new_log = false;
     int rv;
-    if (atomic_load(&level->failed))
-        return REPLICA_E_IO;
+    rv = atomic_load(&level->failed);
+    if (rv != 0)
+        return rv;
     pthread_mutex_lock(&level->sync_lock);
     rv = open_logs(level, &new_log);
     if (rv == 0)
         rv = sync_logs(level);
     if (rv == 0 && new_log && fsync(level->directory) != 0)
-        rv = REPLICA_E_IO;
+        rv = errno_code();
     pthread_mutex_unlock(&level->sync_lock);
-    if (rv != 0)
-        atomic_store(&level->failed, true);
-    return rv;
+    return remember_failure(level, rv);
 }
 
 static int level_cursor_open(struct replica_kv *kv, struct replica_kv_cursor **ret_cursor)

@@ -193,7 +193,7 @@ static int apply(void *context, const uint8_t *key, size_t key_n, const uint8_t 
 static int planned_failure(struct memory *memory)
 {
     if (memory->failed)
-        return REPLICA_E_IO;
+        return memory->fail_code;
     if (memory->fail_code == 0)
         return 0;
     if (memory->fail_countdown > 0) {

@@ -1,0 +1,279 @@
+"""A full disk is refused by name (exit 5), the node keeps serving what it has, and goes on by itself when there is room again. Real file
+systems of a fixed size: needs root to mount them."""
+import os
+import random
+import subprocess
+import threading
+import time
+import unittest
+
+import remora
+
+MIB = 1 << 20
+SOON_S = 5 * remora.SLOW  # a refusal does not wait for anything
+
+
+def may_mount():
+    if os.geteuid() != 0:
+        return "needs root, to mount small file systems"
+    directory = os.path.realpath(remora.tempfile.mkdtemp(prefix="remora-test-"))
+    try:
+        tried = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", directory], capture_output=True)
+        if tried.returncode == 0:
+            subprocess.run(["umount", directory], check=True)
+    finally:
+        os.rmdir(directory)
+    return None if tried.returncode == 0 else "may not mount a file system: " + tried.stderr.decode().strip()
+
+
+REFUSED = may_mount()
+
+
+class Disk:
+    """A file system of that many MiB, and a file in it that somebody else fills it with."""
+
+    def __init__(self, parent, name, mib):
+        self.path = os.path.join(parent, name)
+        self.filler = None
+        os.makedirs(self.path)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={mib}m", "none", self.path], check=True)
+
+    def resize(self, mib):
+        subprocess.run(["mount", "-o", f"remount,size={mib}m", self.path], check=True)
+
+    def free(self):
+        status = os.statvfs(self.path)
+        return status.f_bavail * status.f_frsize
+
+    def used(self):
+        status = os.statvfs(self.path)
+        return (status.f_blocks - status.f_bfree) * status.f_frsize
+
+    def fill(self):
+        """To the last block."""
+        if self.filler is None:
+            self.filler = open(os.path.join(self.path, "filler"), "wb", 0)
+        for size in (1 << 16, 1 << 12):
+            try:
+                while True:
+                    self.filler.write(b"y" * size)
+            except OSError:
+                pass
+
+    def empty(self):
+        self.filler.close()
+        os.unlink(self.filler.name)
+        self.filler = None
+
+    def close(self):
+        if self.filler is not None:
+            self.filler.close()
+        subprocess.run(["umount", "-l", self.path], check=True)
+
+
+class Full(unittest.TestCase):
+    def setUp(self):
+        if REFUSED is not None:
+            print("skipped:", REFUSED)
+            self.skipTest(REFUSED)
+        self.directory = remora.tempfile.mkdtemp(prefix="remora-test-")
+        self.nodes, self.disks = [], []
+        self.rng = random.Random(1)
+
+    def tearDown(self):
+        for node in self.nodes:
+            node.kill()
+        for disk in self.disks:
+            disk.close()
+        remora.shutil.rmtree(self.directory, ignore_errors=True)
+
+    def disk(self, name, mib):
+        disk = Disk(self.directory, name, mib)
+        self.disks.append(disk)
+        return disk
+
+    def node(self, disk, floor=None):
+        """A node of its own cluster, its data on that disk; floor None: the default."""
+        node = remora.Node(self.directory, f"n{len(self.nodes)}", remora.free_ports(1)[0], [] if floor is None else ["--free-space", floor])
+        node.data = os.path.join(disk.path, "data")
+        self.nodes.append(node)
+        return node
+
+    def file(self, name, size):
+        path = os.path.join(self.directory, name)
+        with open(path, "wb") as f:
+            for _ in range(0, size, MIB):
+                f.write(self.rng.randbytes(min(size, MIB)))
+        return path
+
+    def soon(self, node, code, *arguments, **options):
+        began = time.monotonic()
+        result = node.cli(*arguments, check=code, **options)
+        self.assertLess(time.monotonic() - began, SOON_S, arguments)
+        if code == 5:
+            self.assertIn(b"no space", result.stderr.lower())
+        return result
+
+    def until(self, node, *arguments, code=0, **options):
+        """Some verb that works soon."""
+        deadline = time.monotonic() + remora.READY_S
+        while True:
+            result = node.cli(*arguments, check=None, **options)
+            if result.returncode == code:
+                return result
+            self.assertLess(time.monotonic(), deadline, (arguments, result.returncode, result.stderr, node.tail()))
+            time.sleep(0.1)
+
+    def prepare(self, node):
+        node.start()
+        node.cli("volume", "create", "v")
+        node.cli("put", "v", self.file("small", 1000), "/small")
+        node.cli("put", "v", self.file("big", 8 * MIB), "/big")
+        with node.api() as api:
+            api.write(api.view("v", label="work"), "draft", b"not committed yet")
+
+    def writes(self, code, node, suffix):
+        """Every verb that writes, each with that exit code."""
+        self.soon(node, code, "put", "v", self.directory + "/small", "/a" + suffix)
+        self.soon(node, code, "put", "v", self.directory + "/big", "/b" + suffix)
+        self.soon(node, code, "put", "v", "-", "/c" + suffix, input=b"hello" * 1000)
+        self.soon(node, code, "mkdir", "v", "/d" + suffix)
+        self.soon(node, code, "cp", "v", "/big", "/e" + suffix)
+        self.soon(node, code, "volume", "create", "w" + suffix)
+        self.soon(node, code, "commit", "v", "--label", "work")
+        with node.api() as api:
+            try:
+                api.call("fs.write", view=api.view("v", local=True), path="f", offset=0, data=b"x" * 1000, create=True)
+                self.assertEqual(code, 0)
+            except remora.ApiError as error:
+                self.assertEqual((code, error.symbol), (5, "NOSPACE"))
+
+    def reads(self, node, *options):
+        self.assertEqual({b"big", b"small"} - set(self.soon(node, 0, "ls", "v", *options).stdout.split()), set())
+        with open(self.directory + "/big", "rb") as f:
+            self.assertEqual(self.soon(node, 0, "cat", "v", "/big", *options).stdout, f.read())
+        node.cli("get", "v", "/big", os.path.join(self.directory, "copy"), "--force", *options)
+        node.cli("cluster", "status")
+
+    def test_somebody_else_fills_the_disk(self):
+        disk = self.disk("disk", 96)
+        node = self.node(disk)
+        self.prepare(node)
+        pid = node.process.pid
+        for turn in range(2):
+            disk.fill()
+            self.writes(5, node, f"x{turn}")
+            self.reads(node)
+            self.assertIn("disk_full", node.tail())
+            self.assertEqual(node.cli("ls", "v").stdout, node.cli("ls", "v", "--local").stdout)
+            disk.empty()
+            self.until(node, "mkdir", "v", f"/again{turn}")
+            self.writes(0, node, f"y{turn}")
+        self.assertEqual(node.process.pid, pid)
+        self.assertIsNone(node.process.poll())
+        self.assertEqual(node.stop(), 0)
+
+    def test_a_log_that_could_not_be_written_is_opened_again(self):
+        disk = self.disk("disk", 96)
+        node = self.node(disk, "0")
+        self.prepare(node)
+        pid = node.process.pid
+        done = []
+        deadline = time.monotonic() + remora.READY_S
+        while "store_failed" not in node.tail():
+            self.assertLess(time.monotonic(), deadline, node.tail())
+            disk.fill()
+            if node.cli("rm", "v", "/none", check=None).returncode == 0:
+                done.append("none")
+            node.cli("ls", "v", check=None)
+        self.writes(5, node, "x")
+        self.soon(node, 5, "ls", "v")
+        for _ in range(50):  # private views that end leave nothing behind
+            self.reads(node, "--local")
+        with node.api() as api:
+            self.assertEqual(api.call("node.info")["pid"], pid)
+        time.sleep(2)
+        self.assertEqual(node.tail().count("store_reopens"), 0)
+        disk.empty()
+        self.until(node, "ls", "v")
+        self.assertEqual(node.tail().count("store_reopens"), 1)
+        self.assertEqual(node.tail().count("remora node ready"), 1)
+        self.reads(node)
+        self.writes(0, node, "y")
+        self.assertEqual(node.cli("cat", "v", "/draft").stdout, b"not committed yet")
+        self.assertIsNone(node.process.poll())
+        self.assertEqual(node.stop(), 0)
+        node.start()
+        self.assertEqual(node.cli("cat", "v", "/draft").stdout, b"not committed yet")
+
+    def test_a_put_that_does_not_fit(self):
+        disk = self.disk("disk", 96)
+        node = self.node(disk)
+        node.start()
+        node.cli("volume", "create", "v")
+        node.cli("put", "v", self.file("small", 1000), "/small")
+        large = self.file("large", 150 * MIB)
+        used = disk.used()
+        for source in ("file", "-"):
+            answers, stop = [], threading.Event()
+
+            def list_all():
+                while not stop.is_set():
+                    answers.append(node.cli("ls", "v", check=None).returncode)
+
+            lister = threading.Thread(target=list_all)
+            lister.start()
+            try:
+                with open(large, "rb") as f:
+                    self.soon(node, 5, "put", "v", large if source == "file" else "-", "/large", stdin=f)
+            finally:
+                stop.set()
+                lister.join()
+            self.assertTrue(answers)
+            self.assertEqual(set(answers), {0})
+        self.soon(node, 0, "ls", "v")
+        disk.resize(512)
+        node.cli("put", "v", large, "/large")
+        with open(large, "rb") as f:
+            self.assertEqual(node.cli("cat", "v", "/large").stdout, f.read())
+        self.assertGreater(disk.used(), used + 150 * MIB)
+        self.assertNotIn("store_failed", node.tail())
+
+    def test_a_start_without_room(self):
+        disk = self.disk("disk", 96)
+        disk.fill()
+        first = self.node(disk)
+        first.start(wait=False)
+        self.assertEqual(first.process.wait(remora.READY_S), 5)
+        self.assertIn(first.data, first.tail())
+        self.assertIn("no space left", first.tail().lower())
+        disk.empty()
+        self.prepare(first)
+        self.assertEqual(first.stop(), 0)
+        disk.fill()
+        first.start()  # the reserve makes room for so much
+        self.reads(first)
+        self.writes(5, first, "x")
+        disk.empty()
+        self.until(first, "mkdir", "v", "/again")
+        self.writes(0, first, "y")
+
+    def test_a_target_without_room(self):
+        disk, target = self.disk("disk", 96), self.disk("target", 4)
+        node = self.node(disk)
+        self.prepare(node)
+        before = target.used()
+        self.soon(node, 5, "get", "v", "/big", os.path.join(target.path, "big"))
+        self.assertEqual(os.listdir(target.path), [])
+        self.soon(node, 5, "get", "v", "/", os.path.join(target.path, "tree"))
+        self.assertFalse(os.path.exists(os.path.join(target.path, "tree")))
+        self.soon(node, 5, "checkout", "v", os.path.join(target.path, "checkout"))
+        self.assertEqual(os.listdir(target.path), [])
+        self.assertEqual(target.used(), before)
+        target.resize(64)
+        node.cli("checkout", "v", os.path.join(target.path, "checkout"))
+        node.cli("get", "v", "/big", os.path.join(target.path, "big"))
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)

@@ -88,6 +88,7 @@ struct node {
     uint64_t wake_ms;
     uint64_t paused_until_ms;
     int64_t clock_offset_ms;
+    bool full;                               /* takes in no more bytes; what it has taken in has its room */
     uint64_t disk_bytes_per_s, disk_free_ms; /* 0: no matter; when it has written what was sent so far */
     uint64_t writes, crash_at_write;         /* 0: not planned */
     uint64_t last_step_ms, steps_at_once;

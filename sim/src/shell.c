@@ -120,6 +120,15 @@ void shell_stop(struct world *world, size_t at, bool lose_nothing)
 
 /* Durability */
 
+static int sync_contents(struct node *node)
+{
+    int rv;
+    replica_contents_memory_fail(node->contents, 0);
+    rv = replica_contents_sync(node->contents);
+    replica_contents_memory_fail(node->contents, node->full ? REPLICA_E_NOSPACE : 0);
+    return rv;
+}
+
 static void sync_if_needed(struct world *world, size_t at)
 {
     struct node *node = &world->nodes[at];
@@ -135,7 +144,7 @@ static void sync_if_needed(struct world *world, size_t at)
     event->batch = node->batch;
     event->count = replica_kv_memory_pending(node->log);
     /* Contents go first: they may be safe long before the log is, or only just. */
-    if (world_chance(world, 50) && replica_contents_sync(node->contents) == 0)
+    if (world_chance(world, 50) && sync_contents(node) == 0)
         event->code = 1;
     queue_push(&world->queue, event);
 }
@@ -182,7 +191,7 @@ static void synced(struct world *world, const struct event *event)
 {
     struct node *node = &world->nodes[event->node];
     struct gossip_peer_event step = {.kind = GOSSIP_PEER_EVENT_SYNCED};
-    if (event->code == 0 && replica_contents_sync(node->contents) != 0)
+    if (event->code == 0 && sync_contents(node) != 0)
         world_fail(world, "node %zu: contents cannot be synced", event->node);
     replica_kv_memory_sync_first(node->log, event->count);
     node->syncing = false;

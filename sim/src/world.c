@@ -268,6 +268,12 @@ void world_set_clock(struct world *world, size_t node, int64_t offset_ms)
     world->nodes[node].clock_offset_ms = offset_ms;
 }
 
+void world_fill_disk(struct world *world, size_t node, bool full)
+{
+    world->nodes[node].full = full;
+    replica_contents_memory_fail(world->nodes[node].contents, full ? REPLICA_E_NOSPACE : 0);
+}
+
 void world_set_disk(struct world *world, size_t node, uint64_t bytes_per_s)
 {
     world->nodes[node].disk_bytes_per_s = bytes_per_s;

@@ -94,12 +94,13 @@ enum gossip_note_kind {
     GOSSIP_NOTE_MEMBER_DEAD,  /* member: `store` is dead or left */
     GOSSIP_NOTE_CLUSTER,      /* control: the cluster's identity is now known */
     GOSSIP_NOTE_VOLUME,       /* control: `volume` was created, renamed, deleted or undeleted */
-    GOSSIP_NOTE_WANT,   /* sync, quorum: fetch `content` of `volume`; `store` (may be zero) surely has it */
-    GOSSIP_NOTE_UNWANT, /* sync, quorum: nobody waits for `content` any more */
-    GOSSIP_NOTE_HAVE,   /* swarm: `content` is filled or complete here */
-    GOSSIP_NOTE_PIECE,  /* swarm: `bytes` of `content`, which is wanted, have arrived here */
-    GOSSIP_NOTE_PULL,   /* quorum: bring `volume` up to the vector set as its target */
-    GOSSIP_NOTE_STORED, /* sync: deltas of `volume` were added to the log */
+    GOSSIP_NOTE_WANT,    /* sync, quorum: fetch `content` of `volume`; `store` (may be zero) surely has it */
+    GOSSIP_NOTE_UNWANT,  /* sync, quorum: nobody waits for `content` any more */
+    GOSSIP_NOTE_HAVE,    /* swarm: `content` is filled or complete here */
+    GOSSIP_NOTE_PIECE,   /* swarm: `bytes` of `content`, which is wanted, have arrived here */
+    GOSSIP_NOTE_NO_ROOM, /* swarm: `content` is wanted, but this store has no space for it now */
+    GOSSIP_NOTE_PULL,    /* quorum: bring `volume` up to the vector set as its target */
+    GOSSIP_NOTE_STORED,  /* sync: deltas of `volume` were added to the log */
     GOSSIP_NOTE_COMMITTED, /* quorum, sync: the committed vector of `volume` rose */
     GOSSIP_NOTE_APPLIED,   /* sync: the applied vector of `volume` rose */
 };

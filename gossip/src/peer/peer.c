@@ -239,6 +239,8 @@ static int deliver(struct gossip_peer *peer, const struct gossip_peer_event *eve
         return rv != 0 ? rv : to_quorum(peer, GOSSIP_QUORUM_EVENT_HAVE, event, note, update);
     case GOSSIP_NOTE_PIECE:
         return to_quorum(peer, GOSSIP_QUORUM_EVENT_PIECE, event, note, update);
+    case GOSSIP_NOTE_NO_ROOM:
+        return to_quorum(peer, GOSSIP_QUORUM_EVENT_NO_ROOM, event, note, update);
     case GOSSIP_NOTE_PULL:
         return to_sync(peer, GOSSIP_SYNC_EVENT_PULL, event, note, update);
     case GOSSIP_NOTE_STORED:

@@ -3,6 +3,7 @@
 
 #include "replica/error.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -74,6 +75,19 @@ void quorum_answer_code(struct gossip_update *update, uint64_t token, int code, 
     replica_buffer_close(&payload);
 }
 
+bool quorum_may(const struct gossip_quorum *quorum, const struct replica_id *volume, bool write,
+                uint64_t token, struct gossip_update *update)
+{
+    const struct gossip_volume *entry = quorum_volume(quorum, volume);
+    char reason[64 + GOSSIP_VOLUME_NAME_MAX];
+    if (entry == NULL || gossip_principal_may(&quorum->self, entry->name, write))
+        return true;
+    snprintf(reason, sizeof reason, "this node's credential may not %s the volume \"%s\"",
+             write ? "write to" : "read", entry->name);
+    quorum_answer_code(update, token, REPLICA_E_DENIED, reason, false);
+    return false;
+}
+
 bool gossip_quorum_refers(const struct gossip_quorum *quorum, const struct replica_id *volume,
                           const struct replica_content_id *content)
 {
@@ -117,6 +131,8 @@ static int route_message(struct gossip_quorum *quorum, const struct gossip_quoru
         return quorum_writer_message(quorum, event, update);
     case QUORUM_HELD:
         return quorum_reader_message(quorum, event, update);
+    case QUORUM_REFUSED:
+        return quorum_reader_refused(quorum, event, update);
     default:
         return REPLICA_E_MALFORMED;
     }

@@ -37,6 +37,7 @@ enum quorum_message {
     QUORUM_ASK,       /* reader → voter: volume, round, target vector */
     QUORUM_OFFER,     /* writer → voter: volume, epoch, phase, contents that a commit will name soon */
     QUORUM_HELD, /* voter → reader or coordinator: volume, round (0: an ack), epoch, phase, held, committed */
+    QUORUM_REFUSED, /* voter → reader: volume, round, code */
 };
 
 enum quorum_verdict {
@@ -61,6 +62,7 @@ struct reload {
     enum reload_phase phase;
     uint64_t round;
     bool answered[GOSSIP_VOTERS_MAX]; /* in this round */
+    bool refused[GOSSIP_VOTERS_MAX];  /* in this round: may not read */
     bool heard[GOSSIP_VOTERS_MAX];    /* in any round: held is what it said last */
     struct replica_vector held[GOSSIP_VOTERS_MAX];
     struct replica_vector join; /* what must reach a majority; fixed once a majority has answered */
@@ -115,7 +117,8 @@ enum gossip_quorum_event_kind {
     GOSSIP_QUORUM_EVENT_SETTLED,
     GOSSIP_QUORUM_EVENT_STORED,
     GOSSIP_QUORUM_EVENT_HAVE,
-    GOSSIP_QUORUM_EVENT_PIECE, /* content, size: so many bytes of it have arrived */
+    GOSSIP_QUORUM_EVENT_PIECE,   /* content, size: so many bytes of it have arrived */
+    GOSSIP_QUORUM_EVENT_NO_ROOM, /* content: it does not fit here now */
     GOSSIP_QUORUM_EVENT_COMMITTED,
     GOSSIP_QUORUM_EVENT_APPLIED,
     GOSSIP_QUORUM_EVENT_SYNCED, /* after sync's own */
@@ -158,6 +161,10 @@ static inline size_t quorum_majority(const struct gossip_configuration *configur
 void quorum_answer_code(struct gossip_update *update, uint64_t token, int code, const char *reason,
                         bool durable);
 
+/* Whether this node's own credential allows it; else the caller is told so, by the volume's name. */
+bool quorum_may(const struct gossip_quorum *quorum, const struct replica_id *volume, bool write,
+                uint64_t token, struct gossip_update *update);
+
 int quorum_writer_event(struct gossip_quorum *quorum, const struct gossip_quorum_event *event,
                         struct gossip_update *update);
 int quorum_writer_message(struct gossip_quorum *quorum, const struct gossip_quorum_event *event,
@@ -169,6 +176,9 @@ int quorum_voter_message(struct gossip_quorum *quorum, const struct gossip_quoru
 int quorum_reader_event(struct gossip_quorum *quorum, const struct gossip_quorum_event *event,
                         struct gossip_update *update);
 int quorum_reader_message(struct gossip_quorum *quorum, const struct gossip_quorum_event *event,
+                          struct gossip_update *update);
+
+int quorum_reader_refused(struct gossip_quorum *quorum, const struct gossip_quorum_event *event,
                           struct gossip_update *update);
 
 void quorum_offer_send(struct gossip_quorum *quorum, const struct replica_id *volume,

@@ -178,6 +178,19 @@ int voting_hold_more(struct gossip_quorum *quorum, struct attached *attached,
 
 /* Reading */
 
+static void send_refused(const struct attached *attached, const struct replica_id *to, uint64_t round,
+                         int code, struct gossip_update *update)
+{
+    struct replica_buffer payload;
+    replica_buffer_init(&payload);
+    replica_pack_array(&payload, 3);
+    replica_pack_id(&payload, &attached->id);
+    replica_pack_uint(&payload, round);
+    replica_pack_int(&payload, code);
+    gossip_update_send(update, to, GOSSIP_ROOM_QUORUM, QUORUM_REFUSED, &payload, false);
+    replica_buffer_close(&payload);
+}
+
 int voting_receive_ask(struct gossip_quorum *quorum, const struct gossip_quorum_event *event,
                        struct replica_pack_reader *reader, struct attached *attached,
                        const struct gossip_volume *volume, struct gossip_update *update)
@@ -192,8 +205,10 @@ int voting_receive_ask(struct gossip_quorum *quorum, const struct gossip_quorum_
     replica_pack_read_id(reader, &holder);
     if (reader->failed)
         return REPLICA_E_MALFORMED;
-    if (!gossip_principal_may(event->message.from, volume->name, false))
-        return REPLICA_E_DENIED;
+    if (!gossip_principal_may(event->message.from, volume->name, false)) {
+        send_refused(attached, from, round, REPLICA_E_DENIED, update);
+        return 0;
+    }
     voting_send_held(attached, &volume->configuration, from, round, update);
     if (replica_vector_covers(&replica_volume_state(attached->volume)->held, &target))
         return 0;

@@ -229,6 +229,10 @@ static int advance_prepare(struct gossip_quorum *quorum, struct attached *attach
         remember_prepared(attached->voting, volume->configuration.epoch, &prepare->commit);
         answer(attached, volume, prepare, (struct verdict){.verdict = QUORUM_VERDICT_READY}, time, update);
         prepare->done = true;
+    } else if (time.now_ms >= prepare->report_at_ms && prepare->no_room) {
+        answer(attached, volume, prepare,
+               (struct verdict){.verdict = QUORUM_VERDICT_REFUSED, .code = REPLICA_E_NOSPACE}, time, update);
+        prepare->report_at_ms = time.now_ms + REPORT_MS;
     } else if (time.now_ms >= prepare->report_at_ms) {
         answer(attached, volume, prepare,
                (struct verdict){.verdict = QUORUM_VERDICT_PENDING,

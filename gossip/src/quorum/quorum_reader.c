@@ -7,6 +7,7 @@
 
 #include "replica/error.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -61,6 +62,7 @@ static int start_round(struct gossip_quorum *quorum, struct reload *reload, stru
         return 0;
     reload->round = ++quorum->rounds;
     memset(reload->answered, 0, sizeof reload->answered);
+    memset(reload->refused, 0, sizeof reload->refused);
     if (reload->mode == GOSSIP_RELOAD_QUORUM)
         reload->joined = false;
     reload->retry_at_ms = time.now_ms + reload->retry_ms;
@@ -350,6 +352,53 @@ int quorum_reader_message(struct gossip_quorum *quorum, const struct gossip_quor
     return 0;
 }
 
+/* One voter alone refuses nothing: only so many that those left are no majority. */
+static void refuse(struct gossip_quorum *quorum, struct reload *reload, const struct gossip_volume *volume,
+                   size_t voter, struct gossip_update *update)
+{
+    const struct gossip_configuration *configuration = &volume->configuration;
+    char reason[96 + GOSSIP_VOLUME_NAME_MAX];
+    size_t refused = 0;
+    reload->refused[voter] = true;
+    for (size_t i = 0; i < configuration->voters_n; i++)
+        refused += reload->refused[i];
+    if (refused <= configuration->voters_n - quorum_majority(configuration))
+        return;
+    snprintf(reason, sizeof reason, "this node's credential may not read the volume \"%s\", its voters say",
+             volume->name);
+    fail(quorum, reload, REPLICA_E_DENIED, reason, update);
+}
+
+int quorum_reader_refused(struct gossip_quorum *quorum, const struct gossip_quorum_event *event,
+                          struct gossip_update *update)
+{
+    const struct gossip_volume *volume;
+    struct replica_pack_reader reader;
+    struct replica_id id;
+    uint64_t round;
+    int64_t code;
+    size_t n;
+    int voter;
+    replica_pack_reader_init(&reader, event->message.payload, event->message.size);
+    replica_pack_read_array(&reader, 32, &n);
+    replica_pack_read_id(&reader, &id);
+    replica_pack_read_uint(&reader, UINT64_MAX, &round);
+    replica_pack_read_int(&reader, &code);
+    if (reader.failed || n < 3 || code != REPLICA_E_DENIED)
+        return REPLICA_E_MALFORMED;
+    volume = quorum_volume(quorum, &id);
+    voter = volume == NULL ? -1 : quorum_voter_index(&volume->configuration, &event->message.from->store);
+    if (voter < 0)
+        return volume == NULL ? 0 : REPLICA_E_DENIED;
+    for (size_t i = quorum->reloads_n; i > 0; i--) {
+        struct reload *reload = quorum->reloads[i - 1];
+        if (reload->phase == RELOAD_ASKING && reload->round == round &&
+            replica_id_equal(&reload->volume, &id))
+            refuse(quorum, reload, volume, (size_t)voter, update);
+    }
+    return 0;
+}
+
 /* Requests and time */
 
 static int request(struct gossip_quorum *quorum, const struct gossip_quorum_event *event, bool open,
@@ -372,6 +421,9 @@ static int request(struct gossip_quorum *quorum, const struct gossip_quorum_even
                            false);
         return 0;
     }
+    if (!quorum_may(quorum, &entry->id, open && !(event->options->flags & REPLICA_VIEW_READ_ONLY),
+                    event->token, update))
+        return 0;
     if (quorum->reloads_n == RELOADS_MAX) {
         quorum_answer_code(update, event->token, REPLICA_E_BUSY, "too many reloads at once", false);
         return 0;

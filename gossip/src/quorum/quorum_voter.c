@@ -98,8 +98,20 @@ static void count_piece(struct attached_voting *voting, const struct replica_con
                         uint64_t bytes)
 {
     for (size_t i = 0; i < voting->prepares_n; i++)
-        if (replica_closure_lacks(&voting->prepares[i].closure, content))
+        if (replica_closure_lacks(&voting->prepares[i].closure, content)) {
             voting->prepares[i].arrived += bytes;
+            voting->prepares[i].no_room = false;
+        }
+}
+
+/* The writers hear of it at once. */
+static void note_no_room(struct attached_voting *voting, const struct replica_content_id *content)
+{
+    for (size_t i = 0; i < voting->prepares_n; i++)
+        if (replica_closure_lacks(&voting->prepares[i].closure, content)) {
+            voting->prepares[i].no_room = true;
+            voting->prepares[i].report_at_ms = 0;
+        }
 }
 
 /* An ack may be lost, or its receiver restart: what is held but not known to be committed is said again, once a second. */
@@ -119,16 +131,20 @@ static void announce(struct attached *attached, const struct gossip_volume *volu
     gossip_update_wake(update, attached->voting->announce_at_ms);
 }
 
+static bool concerns_all(enum gossip_quorum_event_kind kind)
+{
+    return kind == GOSSIP_QUORUM_EVENT_TIMER || kind == GOSSIP_QUORUM_EVENT_START ||
+           kind == GOSSIP_QUORUM_EVENT_SYNCED || kind == GOSSIP_QUORUM_EVENT_HAVE ||
+           kind == GOSSIP_QUORUM_EVENT_PIECE || kind == GOSSIP_QUORUM_EVENT_NO_ROOM;
+}
+
 int quorum_voter_event(struct gossip_quorum *quorum, const struct gossip_quorum_event *event,
                        struct gossip_update *update)
 {
     for (size_t i = 0; i < quorum->table->n; i++) {
         struct attached *attached = quorum->table->items[i];
         const struct gossip_volume *volume = quorum_volume(quorum, &attached->id);
-        bool concerned =
-            event->kind == GOSSIP_QUORUM_EVENT_TIMER || event->kind == GOSSIP_QUORUM_EVENT_START ||
-            event->kind == GOSSIP_QUORUM_EVENT_HAVE || event->kind == GOSSIP_QUORUM_EVENT_PIECE ||
-            event->kind == GOSSIP_QUORUM_EVENT_SYNCED || replica_id_equal(&attached->id, &event->volume);
+        bool concerned = concerns_all(event->kind) || replica_id_equal(&attached->id, &event->volume);
         int rv = 0;
         if (!concerned || volume == NULL || !votes(quorum, volume))
             continue;
@@ -136,6 +152,8 @@ int quorum_voter_event(struct gossip_quorum *quorum, const struct gossip_quorum_
             return REPLICA_E_NOMEM;
         if (event->kind == GOSSIP_QUORUM_EVENT_HAVE)
             cross_off(attached->voting, &event->content);
+        if (event->kind == GOSSIP_QUORUM_EVENT_NO_ROOM)
+            note_no_room(attached->voting, &event->content);
         if (event->kind == GOSSIP_QUORUM_EVENT_PIECE)
             count_piece(attached->voting, &event->content, event->size);
         else if (event->kind == GOSSIP_QUORUM_EVENT_SYNCED)

@@ -15,6 +15,7 @@ struct prepare {
     struct replica_closure closure;
     uint64_t report_at_ms;
     uint64_t arrived; /* bytes of it that came in since this prepare began: the writer's progress */
+    bool no_room;     /* something of it does not fit here; until a piece comes in again */
     struct replica_limit_check *limit; /* NULL: within the limits */
     bool done;
 };

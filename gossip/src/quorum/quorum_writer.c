@@ -78,7 +78,6 @@ void writing_set_retry(const struct gossip_quorum *quorum, struct commit *commit
 {
     commit->retry_ms = quorum->options.retry_ms;
     commit->retry_at_ms = time.now_ms + commit->retry_ms;
-    commit->progress_at_ms = time.now_ms;
     gossip_update_wake(update, commit->retry_at_ms);
 }
 
@@ -136,6 +135,7 @@ static int begin(struct gossip_quorum *quorum, struct commit *commit, const stru
         return rv;
     commit->id = id;
     commit->phase = COMMIT_SETTLING;
+    commit->progress_at_ms = event->time.now_ms;
     writing_set_retry(quorum, commit, event->time, update);
     update->again = true; /* the freeze must be applied before the overlay is read */
     return 0;
@@ -203,11 +203,7 @@ static int check_time(struct gossip_quorum *quorum, struct commit *commit,
     }
     if (event->time.now_ms >= deadline_ms && commit->callers_n > 0) {
         if (replica_stamp_is_zero(&commit->stamp))
-            return writing_fail(
-                quorum, commit, REPLICA_E_UNAVAILABLE,
-                "no majority of the volume's voters answered in time; nothing happened and the "
-                "drafts are kept",
-                update);
+            return writing_expire(quorum, commit, update);
         for (size_t i = 0; i < commit->callers_n; i++)
             quorum_answer_code(update, commit->callers[i], REPLICA_E_INDETERMINATE,
                                "the outcome is not known yet; the node keeps trying under the same commit id",
@@ -256,6 +252,8 @@ static int request_commit(struct gossip_quorum *quorum, const struct gossip_quor
         quorum_answer_code(update, event->token, REPLICA_E_READONLY, "the view is read-only", false);
         return 0;
     }
+    if (!quorum_may(quorum, &info->options.volume, true, event->token, update))
+        return 0;
     commit = writing_find(quorum, &event->view);
     if (commit !=
         NULL) { /* a commit begins when its drafts are frozen: this caller's come with the next one */
@@ -311,6 +309,7 @@ static int take_up(struct gossip_quorum *quorum, const struct gossip_quorum_even
         if (delta.ops == NULL)
             commit->ops_content = delta.ops_content;
         commit->phase = COMMIT_PREPARING;
+        commit->progress_at_ms = event->time.now_ms;
         writing_set_retry(quorum, commit, event->time, update);
     }
     return 0;

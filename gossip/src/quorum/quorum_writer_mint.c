@@ -64,6 +64,7 @@ int writing_mint(struct gossip_quorum *quorum, struct commit *commit,
         }
         commit->stamp.hlc = replica_hlc_stamp(highest, event->time.wall_ms, clocks, n);
         commit->stamp.commit = commit->id;
+        commit->progress_at_ms = event->time.now_ms;
         if (view != NULL)
             rv = replica_view_stamp(view, &commit->stamp, &update->log);
         if (rv != 0)

@@ -3,8 +3,10 @@
 
 #include "replica/error.h"
 
+#include <stdio.h>
 #include <string.h>
 
+#define REASON_MAX     512
 #define PROGRESS_SHARE 2 /* how often the bytes of a commit may come to one voter and still be progress */
 
 void writing_send_prepares(struct commit *commit, const struct gossip_configuration *configuration,
@@ -33,6 +35,10 @@ int writing_start_preparing(struct gossip_quorum *quorum, struct commit *commit,
             return writing_fail(quorum, commit, REPLICA_E_DELETED, "the volume was deleted", update);
         return 0; /* its fate stays open: it can be undeleted */
     }
+    if (commit->epoch != volume->configuration.epoch || commit->config_phase != volume->configuration.phase ||
+        commit->phase ==
+            COMMIT_BUILDING) /* else it was here before, and one voter alone could send it back for ever */
+        commit->progress_at_ms = event->time.now_ms;
     commit->phase = COMMIT_PREPARING;
     commit->epoch = volume->configuration.epoch;
     commit->config_phase = volume->configuration.phase;
@@ -49,25 +55,87 @@ static uint64_t closure_bytes(const struct commit *commit)
     return commit->byte_count + commit->ops_content.length;
 }
 
-static int weigh_answers(struct gossip_quorum *quorum, struct commit *commit,
-                         const struct gossip_configuration *configuration,
-                         const struct gossip_quorum_event *event, struct gossip_update *update)
+/* How many voters last named a code that stands in the way (definite: of those that refuse), and the one that most of
+ * them name. */
+static size_t count_codes(const struct commit *commit, const struct gossip_configuration *configuration,
+                          bool definite, int *ret_code)
 {
-    size_t ready = 0, refused = 0;
-    int code = 0;
+    size_t all = 0, most = 0;
     for (size_t i = 0; i < configuration->voters_n; i++) {
-        ready += commit->answers[i].ready;
-        if (commit->answers[i].refused) {
-            refused++;
-            code = commit->answers[i].code;
+        const struct commit_answer *answer = &commit->answers[i];
+        size_t same = 0;
+        if (answer->code == 0 || (definite && !answer->refused))
+            continue;
+        all++;
+        for (size_t k = 0; k < configuration->voters_n; k++)
+            same += commit->answers[k].code == answer->code;
+        if (same > most) {
+            most = same;
+            *ret_code = answer->code;
         }
     }
+    return all;
+}
+
+static void describe(int code, const struct gossip_volume *volume, char ret_text[REASON_MAX])
+{
+    if (code == REPLICA_E_DENIED)
+        snprintf(ret_text, REASON_MAX, "this node's credential may not write to the volume \"%s\"",
+                 volume->name);
+    else if (code == REPLICA_E_NOSPACE)
+        snprintf(ret_text, REASON_MAX,
+                 "no majority of the voters of \"%s\" has room for it; the drafts are kept", volume->name);
+    else if (code == REPLICA_E_BUSY)
+        snprintf(ret_text, REASON_MAX,
+                 "the voters of \"%s\" keep too much that is not committed yet; the drafts are kept",
+                 volume->name);
+    else
+        snprintf(ret_text, REASON_MAX, "the voters of \"%s\" refuse it: %s", volume->name,
+                 replica_error_text(code));
+}
+
+static bool stands_in_the_way(size_t voters, const struct gossip_configuration *configuration)
+{
+    return voters > configuration->voters_n - quorum_majority(configuration);
+}
+
+static int weigh_answers(struct gossip_quorum *quorum, struct commit *commit,
+                         const struct gossip_volume *volume, const struct gossip_quorum_event *event,
+                         struct gossip_update *update)
+{
+    const struct gossip_configuration *configuration = &volume->configuration;
+    size_t ready = 0;
+    int code = 0;
+    for (size_t i = 0; i < configuration->voters_n; i++)
+        ready += commit->answers[i].ready;
     if (ready >= quorum_majority(configuration))
         return writing_mint(quorum, commit, configuration, event, update);
     if (replica_stamp_is_zero(&commit->stamp) &&
-        refused > configuration->voters_n - quorum_majority(configuration))
-        return writing_fail(quorum, commit, code, replica_error_text(code), update);
+        stands_in_the_way(count_codes(commit, configuration, true, &code), configuration)) {
+        char reason[REASON_MAX];
+        describe(code, volume, reason);
+        return writing_fail(quorum, commit, code, reason, update);
+    }
     return 0;
+}
+
+int writing_expire(struct gossip_quorum *quorum, struct commit *commit, struct gossip_update *update)
+{
+    const struct gossip_volume *volume = quorum_volume(quorum, &commit->volume);
+    char reason[REASON_MAX];
+    size_t voters = 0;
+    int code = 0;
+    if (volume != NULL)
+        voters = count_codes(commit, &volume->configuration, false, &code);
+    if (voters > 0 && stands_in_the_way(voters, &volume->configuration)) {
+        describe(code, volume, reason);
+        return writing_fail(quorum, commit, code, reason, update);
+    }
+    snprintf(
+        reason, sizeof reason,
+        "no majority of the volume's voters was ready in time; nothing happened and the drafts are kept%s%s",
+        voters > 0 ? "; some say: " : "", voters > 0 ? replica_error_text(code) : "");
+    return writing_fail(quorum, commit, REPLICA_E_UNAVAILABLE, reason, update);
 }
 
 /* Deadlines are about progress (design §5), and progress is bytes that arrive at voters. What a voter that restarted
@@ -148,5 +216,5 @@ int writing_receive_prepared(struct gossip_quorum *quorum, const struct gossip_q
     answer->hlc = hlc;
     answer->clock_ms = clock_ms;
     tell_progress(commit, &volume->configuration, update);
-    return weigh_answers(quorum, commit, &volume->configuration, event, update);
+    return weigh_answers(quorum, commit, volume, event, update);
 }

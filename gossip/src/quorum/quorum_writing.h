@@ -57,7 +57,7 @@ struct commit {
 /* quorum_writer.c */
 struct commit *writing_find(const struct gossip_quorum *quorum, const struct replica_id *view);
 void writing_free(struct commit *commit);
-/* The next retry is due soon, and what happens now is progress. */
+/* The next retry is due soon. */
 void writing_set_retry(const struct gossip_quorum *quorum, struct commit *commit, struct gossip_time time,
                        struct gossip_update *update);
 
@@ -78,6 +78,9 @@ void writing_send_prepares(struct commit *commit, const struct gossip_configurat
 int writing_receive_prepared(struct gossip_quorum *quorum, const struct gossip_quorum_event *event,
                              struct replica_pack_reader *reader, struct commit *commit,
                              const struct gossip_volume *volume, struct gossip_update *update);
+
+/* Nothing moved within the caller's patience: ends it, saying what is known of why. */
+int writing_expire(struct gossip_quorum *quorum, struct commit *commit, struct gossip_update *update);
 
 /* quorum_writer_mint.c: a majority is ready. */
 int writing_mint(struct gossip_quorum *quorum, struct commit *commit,

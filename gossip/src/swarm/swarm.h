@@ -268,6 +268,8 @@ void swarm_fetch_restart(struct gossip_swarm *swarm, struct swarm_fetch *fetch, 
  * the fetch unless somebody else wants it. True: it is gone. */
 bool swarm_fetch_fail(struct gossip_swarm *swarm, struct swarm_fetch *fetch, int code, uint32_t patience_ms,
                       struct gossip_update *update);
+/* If code is that there is no space, those who want it without a token are told. */
+void swarm_fetch_note_room(const struct swarm_fetch *fetch, int code, struct gossip_update *update);
 /* Ends a fetch whose content was filled by whomever. True: it is gone. */
 bool swarm_fetch_finish_if_filled(struct gossip_swarm *swarm, struct swarm_fetch *fetch,
                                   struct gossip_update *update);

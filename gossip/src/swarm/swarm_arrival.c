@@ -139,6 +139,12 @@ bool swarm_fetch_fail(struct gossip_swarm *swarm, struct swarm_fetch *fetch, int
     return swarm_fetch_destroy_unwanted(swarm, fetch);
 }
 
+void swarm_fetch_note_room(const struct swarm_fetch *fetch, int code, struct gossip_update *update)
+{
+    if (code == REPLICA_E_NOSPACE && fetch->wants > 0)
+        gossip_update_note(update, GOSSIP_NOTE_NO_ROOM, NULL, NULL, &fetch->content);
+}
+
 /* Answers callers whose range is here. */
 void swarm_fetch_answer_ranges(struct gossip_swarm *swarm, struct swarm_fetch *fetch,
                                struct gossip_update *update)

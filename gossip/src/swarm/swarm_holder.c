@@ -242,6 +242,7 @@ void swarm_fetch_start(struct gossip_swarm *swarm, struct swarm_fetch *fetch, st
         int rv = replica_contents_begin(swarm->contents, &fetch->content);
         if (rv != 0) {
             swarm->no_memory = swarm->no_memory || rv == REPLICA_E_NOMEM;
+            swarm_fetch_note_room(fetch, rv, update);
             if (!swarm_fetch_fail(swarm, fetch, rv, 0, update))
                 swarm_fetch_search_later(swarm, fetch);
             return;

@@ -160,6 +160,7 @@ static void failed(struct gossip_swarm *swarm, struct swarm_fetch *fetch,
         swarm_fetch_restart(swarm, fetch, update);
         return;
     default: /* no room, or the disk fails: nobody else's bytes would do better now */
+        swarm_fetch_note_room(fetch, event->code, update);
         if (!swarm_fetch_fail(swarm, fetch, event->code, 0, update))
             swarm_fetch_search_later(swarm, fetch);
     }

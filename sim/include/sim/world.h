@@ -58,6 +58,8 @@ void world_pause(struct world *world, size_t node,
                  uint64_t ms); /* does nothing meanwhile, then everything late */
 void world_set_clock(struct world *world, size_t node, int64_t offset_ms); /* of its wall clock */
 
+/* Its contents take no more bytes; or do again. */
+void world_fill_disk(struct world *world, size_t node, bool full);
 /* How fast pieces of contents are written there, one after the other; 0: at once. */
 void world_set_disk(struct world *world, size_t node, uint64_t bytes_per_s);
 

@@ -175,8 +175,11 @@ static void refuse_upload(void *context)
 void node_upload(struct node *node, const struct gossip_upload *order)
 {
     struct upload *upload = calloc(1, sizeof *upload);
-    if (upload == NULL)
-        return; /* the receiver's deadline sees to it */
+    if (upload ==
+        NULL) { /* its slot, and its receiver's patience, hang on a word that there is no room to say */
+        node_stop_fatally(node, REPLICA_E_NOMEM);
+        return;
+    }
     *upload = (struct upload){.job = {.run = read_upload, .done = uploaded}, .node = node, .order = *order};
     if (node->uploading++ < UPLOADS_MAX) {
         node_workers_submit(node->movers, &upload->job);

@@ -70,8 +70,11 @@ class Visibility(unittest.TestCase):
     def test_order_does_not_depend_on_clocks(self):
         """Each commit overwrites what the one before wrote, from a node chosen at random: with one clock an hour ahead or back, the
         newest must still win everywhere."""
+        if remora.SLOW > 1:
+            self.skipTest("no clock is moved under a sanitizer, whose runtime does not bear libfaketime before it; "
+                          "clocks_an_hour_off (tests/sim/test_world_quorum.c) moves them in every build")
         for offset in (-HOUR, HOUR):
-            with self.subTest(offset=offset), remora.Cluster(3, environments={2: faketime(offset)} if remora.SLOW == 1 else None) as cluster:
+            with self.subTest(offset=offset), remora.Cluster(3, environments={2: faketime(offset)}) as cluster:
                 create(cluster)
                 self.trials(cluster, remora.scale(150, 2000), 2)
 

@@ -131,6 +131,43 @@ static void a_vote_waits_for_the_disk(void **state)
     assert_true(control_net_leader(net) < 3);
 }
 
+/* A follower acknowledges what is durable: with one of three away and another's disk hanging nothing is committed, and so nothing
+ * that was answered goes when the one forgets it and the leader dies. */
+static void an_ack_waits_for_the_disk(void **state)
+{
+    struct control_net *net = *state;
+    for (uint64_t seed = 1; seed <= 6; seed++) {
+        struct gossip_control_request request = {.kind = GOSSIP_CONTROL_CREATE, .name = "kept"};
+        struct control_call *call;
+        size_t leader, away, slow;
+        begin_founders(net, seed, 3, 0, 1024);
+        net->lose_all = true;
+        leader = control_net_leader(net);
+        away = (leader + 1) % 3;
+        slow = (leader + 2) % 3;
+        control_net_crash(net, away);
+        net->nodes[slow].disk_hangs = true;
+        net->nodes[slow].sync_ms = UINT64_MAX;
+        call = control_net_call(net, leader, &request);
+        control_net_run(net, 3000);
+        assert_int_equal(control_log_last(&control_of(net, slow)->log),
+                         control_log_last(&control_of(net, leader)->log)); /* it came there … */
+        assert_int_equal(call->code, CONTROL_PENDING);                     /* … and that is not enough */
+        assert_true(control_of(net, leader)->commit < control_log_last(&control_of(net, leader)->log));
+        control_net_crash(net, slow);
+        control_net_crash(net, leader);
+        net->nodes[slow].disk_hangs = false;
+        control_net_boot(net, slow);
+        control_net_boot(net, away);
+        control_net_run(net, 8000);
+        assert_true(control_net_leader(net) < 3);
+        control_net_boot(net, leader); /* every node's registry is compared at every index */
+        assert_true(control_net_run_until(net, control_net_agreed, 20000));
+        control_net_close(net);
+    }
+    control_net_init(net, 1);
+}
+
 /* Entries that only a minority had go when it comes back, and what was written meanwhile is there. */
 static void a_minority_gives_way(void **state)
 {
@@ -356,6 +393,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(one_that_was_cut_off_disturbs_nobody, setup, teardown),
         cmocka_unit_test_setup_teardown(a_leader_without_followers_steps_down, setup, teardown),
         cmocka_unit_test_setup_teardown(a_vote_waits_for_the_disk, setup, teardown),
+        cmocka_unit_test_setup_teardown(an_ack_waits_for_the_disk, setup, teardown),
         cmocka_unit_test_setup_teardown(a_minority_gives_way, setup, teardown),
         cmocka_unit_test_setup_teardown(snapshots, setup, teardown),
         cmocka_unit_test_setup_teardown(a_snapshot_in_pieces, setup, teardown),

@@ -160,12 +160,13 @@ static void chunks_past_the_end(void **state)
 {
     struct swarm_net *net = swarm_net_new(3, 3, NULL);
     struct replica_content_id id = swarm_net_put(net, 0, 3, 5 * MIB);
+    const struct swarm_holder *holder;
     struct replica_buffer out;
     (void)state;
     replica_buffer_init(&out);
     net->nodes[0].mute = net->nodes[2].mute = true;
     swarm_net_want(net, 1, &id, 0, 0);
-    pack_connect(&out, net, &id, "\xff", 1);
+    pack_connect(&out, net, &id, "\xe1", 1); /* the first, and three past the end */
     assert_int_equal(inject(net, &net->nodes[2].principal, 1, SWARM_CONNECT, out.data, out.size), 0);
     for (uint64_t chunk = 4; chunk <= 5; chunk++) {
         replica_buffer_clear(&out);
@@ -177,6 +178,19 @@ static void chunks_past_the_end(void **state)
         assert_int_equal(inject(net, &net->nodes[2].principal, 1, SWARM_HAVE, out.data, out.size),
                          chunk < 5 ? 0 : REPLICA_E_MALFORMED);
     }
+    holder = swarm_holder_find(swarm_fetch_find(net->nodes[1].swarm, &id), &net->nodes[2].principal.store);
+    assert_non_null(holder);
+    assert_true(swarm_bit(holder->bits, 4) && !swarm_bit(holder->bits, 1));
+    replica_buffer_clear(&out); /* the good ones in a bad message count as little */
+    replica_pack_array(&out, 3);
+    replica_pack_content_id(&out, &id);
+    replica_pack_bool(&out, false);
+    replica_pack_array(&out, 2);
+    replica_pack_uint(&out, 1);
+    replica_pack_uint(&out, 5);
+    assert_int_equal(inject(net, &net->nodes[2].principal, 1, SWARM_HAVE, out.data, out.size),
+                     REPLICA_E_MALFORMED);
+    assert_false(swarm_bit(holder->bits, 1));
     net->nodes[0].mute = false;
     assert_true(swarm_net_run_until_filled(net, 1, &id, MINUTE));
     replica_buffer_close(&out);

@@ -130,47 +130,48 @@ static int on_map(struct gossip_swarm *swarm, const struct gossip_principal *fro
     return 0;
 }
 
-/* Adds the chunks to what the holder has. Errors: MALFORMED. */
-static int take_news(struct gossip_swarm *swarm, struct swarm_holder *holder, bool whole,
-                     struct replica_pack_reader *reader, size_t n)
+/* Adds the chunks to what the holder has. */
+static void take_news(struct gossip_swarm *swarm, struct swarm_holder *holder, bool whole,
+                      const uint32_t *chunks, size_t n)
 {
     if (whole) {
         swarm_holder_learn(swarm, holder, SWARM_WHOLE, NULL, 0);
-        return 0;
+        return;
     }
     if (holder->state != SWARM_PARTIAL || holder->bits == NULL)
         swarm_holder_learn(swarm, holder, SWARM_PARTIAL, NULL, 0);
-    for (size_t i = 0; i < n; i++) {
-        uint64_t chunk;
-        if (replica_pack_read_uint(reader, holder->fetch->large->chunks - 1, &chunk) != 0)
-            return REPLICA_E_MALFORMED;
-        if (holder->bits != NULL)
-            swarm_bit_set(holder->bits, (uint32_t)chunk, true);
-    }
-    return 0;
+    for (size_t i = 0; i < n && holder->bits != NULL; i++)
+        swarm_bit_set(holder->bits, chunks[i], true);
 }
 
 static int on_have(struct gossip_swarm *swarm, const struct gossip_principal *from,
                    struct replica_pack_reader *reader)
 {
+    uint32_t chunks[SWARM_HAVE_MAX];
     struct replica_content_id content;
     struct swarm_fetch *fetch;
     struct swarm_holder *holder;
     bool whole;
-    size_t n;
-    begin_fields(reader, 3);
+    size_t fields = begin_fields(reader, 3), n;
     replica_pack_read_content_id(reader, &content);
     replica_pack_read_bool(reader, &whole);
     replica_pack_read_array(reader, SWARM_HAVE_MAX, &n);
-    if (reader->failed)
+    for (size_t i = 0; i < n && !reader->failed; i++) {
+        uint64_t chunk = 0;
+        replica_pack_read_uint(reader, PIECE_MAX / 4, &chunk);
+        chunks[i] = (uint32_t)chunk;
+        if (chunk >= replica_merkle_chunks(content.length))
+            reader->failed = true;
+    }
+    skip_fields(reader, fields, 3);
+    if (replica_pack_reader_finish(reader) != 0)
         return REPLICA_E_MALFORMED;
     fetch = swarm_fetch_find(swarm, &content);
     holder = fetch == NULL || fetch->large == NULL ? NULL : swarm_holder_find(fetch, &from->store);
     if (holder == NULL || holder->state == SWARM_BAD || holder->state == SWARM_WHOLE)
         return 0;
     holder->peer->dead = false;
-    if (take_news(swarm, holder, whole, reader, n) != 0)
-        return REPLICA_E_MALFORMED;
+    take_news(swarm, holder, whole, chunks, n);
     fetch->large->steal /= 2;          /* what was left to it does come */
     swarm_holder_ready(swarm, holder); /* a search goes on beside it until something comes */
     return 0;

@@ -274,6 +274,65 @@ class Full(unittest.TestCase):
         node.cli("checkout", "v", os.path.join(target.path, "checkout"))
         node.cli("get", "v", "/big", os.path.join(target.path, "big"))
 
+    def cluster(self, disk):
+        """Three voters, the third on that disk."""
+        cluster = remora.Cluster(3)
+        self.addCleanup(cluster.close)
+        cluster[3].data = os.path.join(disk.path, "data")
+        cluster.start()
+        self.addCleanup(cluster[3].kill)  # before its disk goes
+        return cluster
+
+    def test_one_voter_is_full(self):
+        disk = self.disk("disk", 128)
+        cluster = self.cluster(disk)
+        cluster[1].cli("volume", "create", "v")
+        cluster[1].cli("put", "v", self.file("first", 3 * MIB), "/first")
+        self.until(cluster[3], "cat", "v", "/first")
+        deadline = time.monotonic() + remora.READY_S
+        while "store_failed" not in cluster[3].tail():
+            self.assertLess(time.monotonic(), deadline, cluster[3].tail())
+            disk.fill()
+            cluster[3].cli("ls", "v", check=None)
+        for i in range(5):
+            cluster[1 + i % 2].cli("put", "v", self.file(f"f{i}", MIB * i + 1000), f"/f{i}")
+            self.soon(cluster[3], 5, "put", "v", self.directory + "/f0", "/never")
+        self.assertEqual(cluster[3].cli("ls", "v", "--local").stdout.split(), [b"first"])
+        self.soon(cluster[3], 5, "ls", "v")
+        cluster[3].cli("get", "v", "/first", os.path.join(self.directory, "copy"), "--local")
+        disk.empty()
+        expected = sorted([b"first"] + [f"f{i}".encode() for i in range(5)])
+        self.assertEqual(sorted(self.until(cluster[3], "ls", "v").stdout.split()), expected)
+        # It votes again: with another one gone it is needed.
+        cluster[1].kill()
+        self.until(cluster[3], "put", "v", self.directory + "/f4", "/again")
+        cluster[2].cli("cat", "v", "/again")
+        self.assertIsNone(cluster[3].process.poll())
+
+    def test_a_majority_has_room_for_what_the_writer_has_not(self):
+        disk = self.disk("disk", 64)
+        cluster = self.cluster(disk)
+        cache_disk = self.disk("cache", 48)
+        cache = cluster.add("cache")
+        cache.data = os.path.join(cache_disk.path, "data")
+        cache.start()
+        self.addCleanup(cache.kill)
+        cache.wait_cluster()
+        cluster[1].cli("volume", "create", "v")
+        cluster[1].cli("put", "v", self.file("small", 5 * MIB), "/small")
+        cluster[1].cli("put", "v", self.file("large", 80 * MIB), "/large")  # two of three have the room
+        self.until(cluster[3], "cat", "v", "/small")
+        for node in (cache, cluster[3]):
+            self.soon(node, 5, "cat", "v", "/large")
+            self.soon(node, 5, "get", "v", "/large", os.path.join(self.directory, "large-copy"))
+            self.assertFalse(os.path.exists(os.path.join(self.directory, "large-copy")))
+            with open(self.directory + "/small", "rb") as f:
+                self.assertEqual(node.cli("cat", "v", "/small").stdout, f.read())
+            self.assertIn(b"large", node.cli("ls", "v").stdout)
+        cache_disk.resize(256)
+        with open(self.directory + "/large", "rb") as f:
+            self.assertEqual(self.until(cache, "cat", "v", "/large").stdout, f.read())
+
 
 if __name__ == "__main__":
     unittest.main(verbosity=2)

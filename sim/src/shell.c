@@ -112,7 +112,8 @@ void shell_stop(struct world *world, size_t at, bool lose_nothing)
     replica_kv_memory_crash(node->map, keep_map);
     if (!lose_nothing)
         replica_contents_memory_crash(node->contents);
-    node->crash_at_write = 0;
+    node->crash_at_write = node->fail_at_write = 0;
+    node->full = false;
     calls_gone(world, at);
     if (!lose_nothing)
         oracle_node_lost(world, at);
@@ -199,7 +200,7 @@ static void synced(struct world *world, const struct event *event)
     release_held(world, event->node);
     step.synced = node->synced;
     shell_step(world, event->node, &step);
-    if (node->peer != NULL)
+    if (node->peer != NULL && !node->full)
         sync_if_needed(world, event->node);
 }
 
@@ -228,6 +229,8 @@ static void send_all(struct world *world, size_t at)
         const struct gossip_send *send = &update->sends[i];
         const uint8_t *bytes = update->bytes.data + (send->size > 0 ? send->offset : 0);
         world_mix(world, (uint64_t)send->room << 40 | (uint64_t)send->type << 32 | send->size);
+        if (send->durable && node->full)
+            continue;
         if (send->durable && node->synced < node->batch) {
             hold(node, send, NULL, bytes, send->size);
             node->dirty = true;
@@ -297,6 +300,28 @@ static uint64_t wall_ms(const struct world *world, const struct node *node)
     return WALL_START_MS + world->now_ms + (uint64_t)node->clock_offset_ms;
 }
 
+/* What waits for the batch that was not written is never said; but for edits, whose callers the peer answers, nobody is answered. */
+static void fill(struct world *world, size_t at)
+{
+    struct node *node = &world->nodes[at];
+    struct gossip_peer_event event = {.kind = GOSSIP_PEER_EVENT_FAILED, .code = REPLICA_E_NOSPACE};
+    world_trace(world, "node %zu is full at write %llu", at, (unsigned long long)node->writes + 1);
+    node->full = true;
+    node->dirty = false;
+    drop_held(node);
+    shell_step(world, at, &event);
+    calls_gone(world, at);
+}
+
+/* Nothing of the update counts but what needs no disk. */
+static void carry_out_full(struct world *world, size_t at)
+{
+    set_wake(world, at);
+    for (size_t i = 0; i < world->update.uploads_n; i++)
+        network_upload(world, at, &world->update.uploads[i]);
+    send_all(world, at);
+}
+
 void shell_step(struct world *world, size_t at, struct gossip_peer_event *event)
 {
     struct node *node = &world->nodes[at];
@@ -314,6 +339,14 @@ void shell_step(struct world *world, size_t at, struct gossip_peer_event *event)
     if (rv != 0) {
         world_fail(world, "node %zu: event %d of room %d: %s", at, (int)event->kind, (int)event->room,
                    replica_error_text(rv));
+        return;
+    }
+    if (node->full) {
+        carry_out_full(world, at);
+        return;
+    }
+    if (node->fail_at_write != 0 && world->update.log.count > 0 && node->writes + 1 >= node->fail_at_write) {
+        fill(world, at);
         return;
     }
     empty = world->update.log.count == 0 && world->update.map.count == 0;

@@ -92,7 +92,7 @@ struct node {
     uint64_t disk_bytes_per_s, disk_free_ms; /* 0: no matter; when it has written what was sent so far */
     uint64_t writes, crash_at_write;         /* 0: not planned */
     uint64_t fail_at_write;                  /* 0: not planned */
-    bool full;                               /* … and failed: nothing is written any more */
+    bool failed;                             /* … and did: nothing is written any more */
     uint64_t last_step_ms, steps_at_once;
     struct held *held; /* in order of batch */
     size_t held_n, held_capacity;

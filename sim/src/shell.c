@@ -113,7 +113,7 @@ void shell_stop(struct world *world, size_t at, bool lose_nothing)
     if (!lose_nothing)
         replica_contents_memory_crash(node->contents);
     node->crash_at_write = node->fail_at_write = 0;
-    node->full = false;
+    node->failed = false;
     calls_gone(world, at);
     if (!lose_nothing)
         oracle_node_lost(world, at);
@@ -200,7 +200,7 @@ static void synced(struct world *world, const struct event *event)
     release_held(world, event->node);
     step.synced = node->synced;
     shell_step(world, event->node, &step);
-    if (node->peer != NULL && !node->full)
+    if (node->peer != NULL && !node->failed)
         sync_if_needed(world, event->node);
 }
 
@@ -229,7 +229,7 @@ static void send_all(struct world *world, size_t at)
         const struct gossip_send *send = &update->sends[i];
         const uint8_t *bytes = update->bytes.data + (send->size > 0 ? send->offset : 0);
         world_mix(world, (uint64_t)send->room << 40 | (uint64_t)send->type << 32 | send->size);
-        if (send->durable && node->full)
+        if (send->durable && node->failed)
             continue;
         if (send->durable && node->synced < node->batch) {
             hold(node, send, NULL, bytes, send->size);
@@ -301,12 +301,12 @@ static uint64_t wall_ms(const struct world *world, const struct node *node)
 }
 
 /* What waits for the batch that was not written is never said; but for edits, whose callers the peer answers, nobody is answered. */
-static void fill(struct world *world, size_t at)
+static void fail_store(struct world *world, size_t at)
 {
     struct node *node = &world->nodes[at];
     struct gossip_peer_event event = {.kind = GOSSIP_PEER_EVENT_FAILED, .code = REPLICA_E_NOSPACE};
-    world_trace(world, "node %zu is full at write %llu", at, (unsigned long long)node->writes + 1);
-    node->full = true;
+    world_trace(world, "node %zu fails at write %llu", at, (unsigned long long)node->writes + 1);
+    node->failed = true;
     node->dirty = false;
     drop_held(node);
     shell_step(world, at, &event);
@@ -314,7 +314,7 @@ static void fill(struct world *world, size_t at)
 }
 
 /* Nothing of the update counts but what needs no disk. */
-static void carry_out_full(struct world *world, size_t at)
+static void carry_out_failed(struct world *world, size_t at)
 {
     set_wake(world, at);
     for (size_t i = 0; i < world->update.uploads_n; i++)
@@ -341,12 +341,12 @@ void shell_step(struct world *world, size_t at, struct gossip_peer_event *event)
                    replica_error_text(rv));
         return;
     }
-    if (node->full) {
-        carry_out_full(world, at);
+    if (node->failed) {
+        carry_out_failed(world, at);
         return;
     }
     if (node->fail_at_write != 0 && world->update.log.count > 0 && node->writes + 1 >= node->fail_at_write) {
-        fill(world, at);
+        fail_store(world, at);
         return;
     }
     empty = world->update.log.count == 0 && world->update.map.count == 0;

@@ -214,14 +214,14 @@ void world_crash(struct world *world, size_t node, bool lose_nothing)
         shell_stop(world, node, lose_nothing);
 }
 
-void world_fill_at_write(struct world *world, size_t node, uint64_t k)
+void world_fail_at_write(struct world *world, size_t node, uint64_t k)
 {
     world->nodes[node].fail_at_write = k == 0 ? 0 : world->nodes[node].writes + k;
 }
 
-bool world_is_full(const struct world *world, size_t node)
+bool world_has_failed(const struct world *world, size_t node)
 {
-    return world->nodes[node].full;
+    return world->nodes[node].failed;
 }
 
 void world_crash_at_write(struct world *world, size_t node, uint64_t k)

@@ -116,9 +116,9 @@ static void full_at(size_t node, uint64_t k, uint64_t seed)
     options.seed = seed;
     options.commit_timeout_ms = 8000;
     test_three_begin(&three, &options);
-    world_fill_at_write(three.world, node, k);
+    world_fail_at_write(three.world, node, k);
     scenario(&three);
-    if (world_is_full(three.world, node)) {
+    if (world_has_failed(three.world, node)) {
         assert_int_equal(look(three.world, node, &three.volume), 0);
         assert_int_equal(ask(three.world, node, GOSSIP_PEER_COMMIT, &three.views[node]), REPLICA_E_NOSPACE);
         assert_int_equal(ask(three.world, node, GOSSIP_PEER_RELOAD, &three.views[node]), REPLICA_E_NOSPACE);

@@ -53,8 +53,8 @@ void world_crash(struct world *world, size_t node, bool lose_nothing);
 void world_crash_at_write(struct world *world, size_t node, uint64_t k);
 /* The k-th write to its log from now on fails, for want of room (0: none does): the node goes on with what needs no writing, until it is
  * crashed and started again. */
-void world_fill_at_write(struct world *world, size_t node, uint64_t k);
-bool world_is_full(const struct world *world, size_t node);
+void world_fail_at_write(struct world *world, size_t node, uint64_t k);
+bool world_has_failed(const struct world *world, size_t node);
 uint64_t world_writes(const struct world *world, size_t node); /* to its log so far, over all lives */
 void world_restart(struct world *world, size_t node);          /* a new life, one generation later */
 bool world_is_up(const struct world *world, size_t node);

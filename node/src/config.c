@@ -423,6 +423,14 @@ void node_config_each(void (*visit)(void *context, const char *name, const char 
     }
 }
 
+bool node_config_is_known(const char *name)
+{
+    for (size_t i = 0; i < SETTINGS_N; i++)
+        if (strcmp(name, SETTINGS[i].name) == 0)
+            return true;
+    return false;
+}
+
 bool node_config_is_switch(const char *name)
 {
     for (size_t i = 0; i < SETTINGS_N; i++)

@@ -48,6 +48,7 @@ int node_config_check(const struct node_config *config, char **ret_message);
 void node_config_each(void (*visit)(void *context, const char *name, const char *variable,
                                     const char *argument, const char *help),
                       void *context);
+bool node_config_is_known(const char *name);
 bool node_config_is_switch(const char *name);
 
 /* free_space, or if it was not given 1 GiB or 5 % of the disk that data lies (or will lie) on, the smaller. */

@@ -61,6 +61,9 @@ static int read_flags(struct node_config *config, int argc, char **argv, bool on
         value = equals != NULL ? equals + 1 : NULL;
         snprintf(name, sizeof name, "%.*s",
                  equals != NULL ? (int)(equals - argv[i] - 2) : (int)sizeof name - 1, argv[i] + 2);
+        if (!node_config_is_known(name) && strcmp(name, "config") != 0)
+            return asprintf(ret_message, "there is no flag --%s; `remora node --help` lists them", name),
+                   REPLICA_E_INVALID;
         if (value == NULL && !node_config_is_switch(name)) {
             if (i + 1 == argc && (only_config || strcmp(name, "config") != 0))
                 return asprintf(ret_message, "--%s needs a value; `remora node --help` tells which", name),

@@ -13,6 +13,7 @@
 #define GOSSIP_VOTERS_WANTED         3    /* by default */
 #define GOSSIP_VOLUMES_MAX           4096 /* each costs memory on every node */
 #define GOSSIP_VOLUME_NAME_MAX       64
+#define GOSSIP_VOLUME_NAME_LETTERS   "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_."
 #define GOSSIP_VERSION1_INODES_MAX   500000 /* of a version 1 volume */
 #define GOSSIP_VERSION2_CHILDREN_MAX 262144 /* entries in one directory of a version 2 volume */
 #define GOSSIP_DELETED_KEPT_MS       (24ull * 3600 * 1000) /* a deleted volume can be undeleted for a day */

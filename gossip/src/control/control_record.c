@@ -10,9 +10,8 @@
 
 bool control_name_valid(const char *name)
 {
-    static const char ALLOWED[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.";
     size_t n = strnlen(name, GOSSIP_VOLUME_NAME_MAX + 1);
-    return n >= 1 && n <= GOSSIP_VOLUME_NAME_MAX && strspn(name, ALLOWED) == n;
+    return n >= 1 && n <= GOSSIP_VOLUME_NAME_MAX && strspn(name, GOSSIP_VOLUME_NAME_LETTERS) == n;
 }
 
 bool control_code_valid(int code)

@@ -290,8 +290,9 @@ static int check_words(struct parser *parser)
     if (n < verb->words_min)
         snprintf(parser->message, CLI_MESSAGE_MAX, "usage: remora %s %s", verb->name, verb->arguments);
     else
-        snprintf(parser->message, CLI_MESSAGE_MAX, "\"%.200s\" is too much; usage: remora %s %s",
-                 parser->args->words[verb->words_max], verb->name, verb->arguments);
+        snprintf(parser->message, CLI_MESSAGE_MAX, "\"%.200s\" is too much; usage: remora %s%s%s",
+                 parser->args->words[verb->words_max], verb->name, verb->arguments[0] != '\0' ? " " : "",
+                 verb->arguments);
     return -1;
 }
 

@@ -177,6 +177,10 @@ int cli_commit(struct cli *cli, const char *what, const struct cli_count *count)
                        cli->progress.shown); /* copies on their way to the voters */
     error = remora_commit(cli->remora, &cli->view, &commit);
     cli_progress_hide(&cli->progress);
+    if (error == REPLICA_E_INDETERMINATE && cli_interrupted())
+        return cli_fail(
+            CLI_INTERRUPTED,
+            "interrupted while the commit was under way: the node goes on with it; see `remora log`");
     if (error == REPLICA_E_INDETERMINATE)
         return cli_fail(CLI_INDETERMINATE, "%s; see `remora log` for how it ended",
                         remora_error(cli->remora));

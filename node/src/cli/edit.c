@@ -25,6 +25,30 @@ static int begin(struct cli *cli)
     return code == 0 ? cli_open_view(cli, cli->args.words[0], 0) : code;
 }
 
+/* The directory that something is to be in. 0 or an exit code. */
+static int check_parent(struct cli *cli, const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    char parent[REPLICA_PATH_MAX + 1];
+    struct remora_entry entry;
+    bool exists, directory;
+    int code;
+    if (slash == NULL)
+        return 0;
+    snprintf(parent, sizeof parent, "%.*s", (int)(slash - path), path);
+    code = cli_exists(cli, parent, &exists, &entry);
+    if (code != 0)
+        return code;
+    directory = exists && entry.kind == REMORA_DIRECTORY;
+    if (exists)
+        remora_entry_free(&entry);
+    if (directory)
+        return 0;
+    return cli_fail(
+        CLI_FAILED,
+        exists ? "%s: Not a directory" : "%s: No such file or directory; `remora mkdir -p` makes it", parent);
+}
+
 /* mkdir */
 
 static int make_directory(struct cli *cli, const char *word)
@@ -42,6 +66,8 @@ static int make_directory(struct cli *cli, const char *word)
         remora_entry_free(&entry);
         return fine ? 0 : cli_fail(CLI_REFUSED, "%s: File exists", cli_shown(path.text));
     }
+    if (!parents && (code = check_parent(cli, path.text)) != 0)
+        return code;
     error = remora_mkdir(cli->remora, &cli->view, path.text, DIRECTORY_MODE, parents);
     return error == 0 ? 0 : cli_fail_call(cli, error, path.text);
 }
@@ -107,8 +133,10 @@ static int find_target(struct cli *cli, struct target *target)
     target->is_directory = exists && entry.kind == REMORA_DIRECTORY;
     if (exists)
         remora_entry_free(&entry);
-    if (target->is_directory || (last == 2 && !target->path.slash))
+    if (target->is_directory)
         return 0;
+    if (last == 2 && !target->path.slash)
+        return check_parent(cli, target->path.text);
     return cli_fail(CLI_FAILED, "%s: %s", cli_shown(target->path.text),
                     exists ? "Not a directory" : "No such directory");
 }

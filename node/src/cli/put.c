@@ -189,6 +189,9 @@ static int put_tree(struct cli *cli, const struct cli_path *remote)
         cli_progress_begin(&cli->progress, "put", put.source.count.bytes,
                            !cli->quiet && isatty(STDERR_FILENO));
         code = put_entries(&put);
+        if (code == CLI_INTERRUPTED)
+            cli_say(cli, "nothing was put; what was sent stays with the nodes for a minute, so that the same "
+                         "put sends the rest");
     }
     if (code == 0) {
         put.source.count.directories -= put.target[0] == '\0'; /* the volume's root is no entry of it */

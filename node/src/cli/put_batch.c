@@ -148,37 +148,46 @@ static bool changed_meanwhile(const struct cli_batch_slot *slot)
     return slot->fd >= 0 && (fstat(slot->fd, &after) != 0 || cli_source_changed(&slot->info, &after));
 }
 
-/* Files that changed while the node read them go again, one at a time. */
-static int resend(struct cli_batch *batch, size_t i)
+/* One at a time, and again as long as it changes while the node reads it. tries: that it had already. */
+static int resend(struct cli_batch *batch, size_t i, int tries)
 {
     const struct cli_source_item *item = batch->slots[i].item;
-    for (int tries = 1; tries < CLI_BATCH_TRIES; tries++) {
+    for (; tries < CLI_BATCH_TRIES; tries++) {
         int code, error;
         clear_slot(batch, i);
         code = fill_patiently(batch, i, item);
         if (code != 0)
             return code;
         error = remora_put(batch->cli->remora, &batch->cli->view, &batch->entries[i], 1, true);
-        if (error != 0)
+        if (error != 0 && error != REPLICA_E_BUSY)
             return cli_fail_call(batch->cli, error, batch->slots[i].path);
-        if (!changed_meanwhile(&batch->slots[i]))
+        if (error == 0 && !changed_meanwhile(&batch->slots[i]))
             return 0;
+        if (cli_interrupted())
+            return cli_fail(CLI_INTERRUPTED, "interrupted");
     }
     return will_not_hold_still(batch, item);
 }
 
+/* BUSY: one of them changed meanwhile; which one shows when each goes by itself. */
+static int send_slots(struct cli_batch *batch)
+{
+    int error = remora_put(batch->cli->remora, &batch->cli->view, batch->entries, batch->n, true), code = 0;
+    if (error != 0 && error != REPLICA_E_BUSY)
+        return cli_fail_call(batch->cli, error, batch->n == 1 ? batch->slots[0].path : NULL);
+    for (size_t i = 0; code == 0 && i < batch->n; i++)
+        if (error == REPLICA_E_BUSY || changed_meanwhile(&batch->slots[i]))
+            code = resend(batch, i, error == REPLICA_E_BUSY ? 0 : 1);
+    return code;
+}
+
 int cli_batch_send(struct cli_batch *batch)
 {
-    int code = 0, error;
+    int code;
     if (batch->n == 0)
         return 0;
     cli_progress_file(&batch->cli->progress, batch->slots[batch->n - 1].path, batch->file_bytes);
-    error = remora_put(batch->cli->remora, &batch->cli->view, batch->entries, batch->n, true);
-    if (error != 0)
-        code = cli_fail_call(batch->cli, error, batch->n == 1 ? batch->slots[0].path : NULL);
-    for (size_t i = 0; code == 0 && i < batch->n; i++)
-        if (changed_meanwhile(&batch->slots[i]))
-            code = resend(batch, i);
+    code = send_slots(batch);
     cli_progress_add(&batch->cli->progress, batch->file_bytes);
     cli_batch_close(batch);
     if (code == 0 && cli_interrupted())

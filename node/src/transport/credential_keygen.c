@@ -22,9 +22,12 @@ static int parse_volume(const char *text, struct gossip_principal *principal, ch
     const char *colon = strchr(text, ':');
     size_t n = colon == NULL ? strlen(text) : (size_t)(colon - text);
     struct replica_hash hash;
-    if (n == 0 || n > GOSSIP_VOLUME_NAME_MAX || (colon != NULL && strcmp(colon, ":ro") != 0))
-        return node_complain(REPLICA_E_INVALID, ret_message, "volume: \"%s\" is neither NAME nor NAME:ro",
-                             text);
+    if (n == 0 || n > GOSSIP_VOLUME_NAME_MAX || strspn(text, GOSSIP_VOLUME_NAME_LETTERS) != n ||
+        (colon != NULL && strcmp(colon, ":ro") != 0))
+        return node_complain(REPLICA_E_INVALID, ret_message,
+                             "volume: \"%s\" is neither NAME nor NAME:ro; a name has 1 to %d letters, "
+                             "digits, \"-\", \"_\" and \".\"",
+                             text, GOSSIP_VOLUME_NAME_MAX);
     if (principal->volumes_n == GOSSIP_CREDENTIAL_VOLUMES_MAX)
         return node_complain(REPLICA_E_INVALID, ret_message, "volume: a credential names at most %d volumes",
                              GOSSIP_CREDENTIAL_VOLUMES_MAX);

@@ -96,11 +96,12 @@ int replica_contents_sync(struct replica_contents *contents);
 bool replica_contents_has(struct replica_contents *contents, const struct replica_content_id *id,
                           struct replica_piece piece);
 
-/* One whole piece into ret_data (cleared first). Errors: ABSENT, INVALID, IO, CORRUPT. */
+/* One whole piece into ret_data (cleared first). Errors: ABSENT, INVALID, IO, CORRUPT (as of read). */
 int replica_contents_read_piece(struct replica_contents *contents, const struct replica_content_id *id,
                                 struct replica_piece piece, struct replica_buffer *ret_data);
 
-/* Up to n bytes from offset; *ret_n < n only at the end. Errors: ABSENT (a chunk of the range is missing), IO. */
+/* Up to n bytes from offset, verified; *ret_n < n only at the end. Errors: ABSENT (a chunk of the range is missing), CORRUPT (the bytes
+ * are not what they were: they are let go of, and the content is ABSENT if it was complete), IO. */
 int replica_contents_read(struct replica_contents *contents, const struct replica_content_id *id,
                           uint64_t offset, void *data, size_t n, size_t *ret_n);
 

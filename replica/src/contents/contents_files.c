@@ -13,62 +13,6 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
-/* Reading what lies somewhere */
-
-static int open_place(struct files *files, const struct replica_content_id *id,
-                      const struct files_place *place, int *ret_fd)
-{
-    char name[FILES_NAME_MAX];
-    if (place->packed)
-        files_pack_name(place->pack, name);
-    else
-        files_whole_name(id, name);
-    *ret_fd = openat(place->packed ? files->packs : files->whole, name, O_RDONLY | O_CLOEXEC);
-    if (*ret_fd >= 0)
-        return 0;
-    return errno == ENOENT ? REPLICA_E_CORRUPT : files_errno();
-}
-
-/* Opens the bytes of a content in any state; base is added to offsets. has_chunk: checked for a partial one.
- */
-static int open_bytes(struct files *files, const struct replica_content_id *id, uint32_t first, uint32_t last,
-                      int *ret_fd, uint64_t *ret_base)
-{
-    struct files_place place;
-    struct files_item *item;
-    char name[FILES_NAME_MAX];
-    int rv = 0;
-    *ret_base = 0;
-    pthread_mutex_lock(&files->lock);
-    item = files_find(files, id);
-    for (uint32_t chunk = first; item != NULL && rv == 0 && chunk <= last; chunk++)
-        if (!contents_tree_has(&item->tree, (struct replica_piece){REPLICA_PIECE_CHUNK, chunk}))
-            rv = REPLICA_E_ABSENT;
-    if (item != NULL && rv == 0) {
-        if (item->packed) {
-            place = (struct files_place){.packed = true, .pack = item->pack, .offset = item->offset};
-            rv = open_place(files, id, &place, ret_fd);
-            *ret_base = item->offset;
-        } else {
-            files_name(id, name);
-            *ret_fd = openat(files->partial, name, O_RDONLY | O_CLOEXEC);
-            rv = *ret_fd >= 0 ? 0 : files_errno();
-        }
-        pthread_mutex_unlock(&files->lock);
-        return rv;
-    }
-    pthread_mutex_unlock(&files->lock);
-    if (rv == 0)
-        rv = files_index_get(files, id, &place);
-    if (rv == REPLICA_E_NOTFOUND)
-        rv = REPLICA_E_ABSENT;
-    if (rv == 0)
-        rv = open_place(files, id, &place, ret_fd);
-    if (rv == 0 && place.packed)
-        *ret_base = place.offset;
-    return rv;
-}
-
 /* The operations */
 
 static enum replica_contents_state files_state(struct replica_contents *contents,
@@ -279,96 +223,7 @@ static bool files_has(struct replica_contents *contents, const struct replica_co
     return item != NULL ? has : files_index_get(files, id, &place) == 0;
 }
 
-static int read_ids(struct files *files, const struct replica_content_id *id, struct replica_piece piece,
-                    size_t n, struct replica_buffer *ret_data)
-{
-    struct files_item *item;
-    int rv = 0;
-    pthread_mutex_lock(&files->lock);
-    item = files_find(files, id);
-    if (item != NULL && !contents_tree_has(&item->tree, piece))
-        rv = REPLICA_E_ABSENT;
-    else if (item != NULL)
-        rv = replica_buffer_append(
-            ret_data,
-            piece.kind == REPLICA_PIECE_ROOT ? item->tree.page_ids : item->tree.chunk_ids[piece.index], n);
-    pthread_mutex_unlock(&files->lock);
-    if (item == NULL)
-        rv = files_index_ids(files, id, piece, ret_data);
-    return rv;
-}
-
-/* The id that the chunk's bytes must have. */
-static int expected_chunk(struct files *files, const struct replica_content_id *id, uint32_t chunk,
-                          struct replica_hash *ret_hash)
-{
-    struct replica_piece page = {REPLICA_PIECE_PAGE, chunk / REPLICA_PAGE_CHUNKS};
-    struct replica_buffer ids;
-    size_t n;
-    int rv;
-    if (replica_merkle_chunks(id->length) == 1) {
-        memcpy(ret_hash->bytes, id->root, REPLICA_HASH_SIZE);
-        return 0;
-    }
-    if (!contents_tree_shape(id, page, &n))
-        return REPLICA_E_INVALID;
-    replica_buffer_init(&ids);
-    rv = read_ids(files, id, page, n, &ids);
-    if (rv == 0)
-        memcpy(ret_hash->bytes, ids.data + (chunk % REPLICA_PAGE_CHUNKS) * REPLICA_HASH_SIZE,
-               REPLICA_HASH_SIZE);
-    replica_buffer_close(&ids);
-    return rv;
-}
-
-static int files_read_piece(struct replica_contents *contents, const struct replica_content_id *id,
-                            struct replica_piece piece, struct replica_buffer *ret_data)
-{
-    struct files *files = (struct files *)contents;
-    struct replica_hash expected, hash;
-    uint64_t base;
-    uint8_t *room;
-    size_t n;
-    int fd, rv;
-    if (!contents_tree_shape(id, piece, &n))
-        return REPLICA_E_INVALID;
-    if (piece.kind != REPLICA_PIECE_CHUNK)
-        return files_state(contents, id) == REPLICA_CONTENTS_ABSENT ? REPLICA_E_ABSENT
-                                                                    : read_ids(files, id, piece, n, ret_data);
-    rv = open_bytes(files, id, piece.index, piece.index, &fd, &base);
-    if (rv != 0)
-        return rv;
-    room = replica_buffer_reserve(ret_data, n);
-    rv =
-        room == NULL ? REPLICA_E_NOMEM : files_read_all(fd, room, n, base + piece.index * REPLICA_CHUNK_SIZE);
-    close(fd);
-    if (rv == 0)
-        rv = expected_chunk(files, id, piece.index, &expected);
-    if (rv != 0)
-        return rv;
-    ret_data->size += n;
-    replica_merkle_chunk(ret_data->data, n, &hash);
-    return memcmp(hash.bytes, expected.bytes, REPLICA_HASH_SIZE) == 0 ? 0 : REPLICA_E_CORRUPT;
-}
-
-static int files_read(struct replica_contents *contents, const struct replica_content_id *id, uint64_t offset,
-                      void *data, size_t n, size_t *ret_n)
-{
-    struct files *files = (struct files *)contents;
-    uint64_t base;
-    int fd, rv;
-    rv = open_bytes(files, id, (uint32_t)(offset / REPLICA_CHUNK_SIZE),
-                    (uint32_t)((offset + n - 1) / REPLICA_CHUNK_SIZE), &fd, &base);
-    if (rv != 0)
-        return rv;
-    rv = files_read_all(fd, data, n, base + offset);
-    close(fd);
-    if (rv == 0)
-        *ret_n = n;
-    return rv;
-}
-
-static int remove_complete(struct files *files, const struct replica_content_id *id)
+int files_remove_complete(struct files *files, const struct replica_content_id *id, bool damaged)
 {
     struct files_release release = {.id = *id, .complete = true};
     struct replica_kv_batch batch;
@@ -380,9 +235,13 @@ static int remove_complete(struct files *files, const struct replica_content_id 
     files_index_delete(&batch, id);
     if (release.place.packed)
         rv = files_index_pack(files, &batch, &release.place, false, &live);
+    files_going_put(&batch, id, &release.place);
+    if (damaged)
+        files_damaged_put(&batch, id);
     if (rv == 0)
         rv = files_release_later(files, &release);
     if (rv == 0) {
+        files->damaged += damaged;
         files->totals.count--;
         files->totals.bytes -=
             release.place.stored < files->totals.bytes ? release.place.stored : files->totals.bytes;
@@ -402,7 +261,7 @@ static int files_remove(struct replica_contents *contents, const struct replica_
     pthread_mutex_lock(&files->lock);
     item = files_find(files, id);
     if (item == NULL)
-        rv = remove_complete(files, id);
+        rv = files_remove_complete(files, id, false);
     else if (item->state != REPLICA_CONTENTS_PARTIAL || item->users > 0)
         rv = REPLICA_E_BUSY;
     else {
@@ -448,20 +307,25 @@ static void files_totals(struct replica_contents *contents, struct replica_conte
 
 /* Opening */
 
-static int make_directory(int parent, const char *name, int *ret_fd)
+/* *ret_made: it was not there. */
+static int make_directory(int parent, const char *name, int *ret_fd, bool *ret_made)
 {
-    if (mkdirat(parent, name, 0700) != 0 && errno != EEXIST)
+    if (mkdirat(parent, name, 0700) == 0)
+        *ret_made = true;
+    else if (errno != EEXIST)
         return files_errno();
     *ret_fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     return *ret_fd >= 0 ? 0 : files_errno();
 }
 
-static int make_whole(struct files *files)
+static int make_whole(struct files *files, bool *ret_made)
 {
     for (int i = 0; i < 256; i++) {
         char name[4];
         snprintf(name, sizeof name, "%02x", i);
-        if (mkdirat(files->whole, name, 0700) != 0 && errno != EEXIST)
+        if (mkdirat(files->whole, name, 0700) == 0)
+            *ret_made = true;
+        else if (errno != EEXIST)
             return files_errno();
     }
     return fsync(files->whole) != 0 ? files_errno() : 0;
@@ -470,7 +334,8 @@ static int make_whole(struct files *files)
 static void files_destroy(struct replica_contents *contents)
 {
     struct files *files = (struct files *)contents;
-    int fds[] = {files->directory, files->partial, files->whole, files->packs, files->draft, files->pack_fd};
+    int fds[] = {files->directory, files->partial,    files->whole,  files->packs,
+                 files->draft,     files->quarantine, files->pack_fd};
     for (size_t i = 0; i < FILES_TABLE_SIZE; i++)
         while (files->table[i] != NULL)
             files_drop(files, files->table[i]);
@@ -501,10 +366,28 @@ static const struct replica_contents_ops files_ops = {
     .destroy = files_destroy,
 };
 
+static int make_directories(struct files *files, const char *path, bool *ret_made)
+{
+    bool ignored;
+    int rv = make_directory(AT_FDCWD, path, &files->directory, ret_made);
+    if (rv == 0)
+        rv = make_directory(files->directory, "partial", &files->partial, &ignored);
+    if (rv == 0)
+        rv = make_directory(files->directory, "whole", &files->whole, ret_made);
+    if (rv == 0)
+        rv = make_directory(files->directory, "packs", &files->packs, ret_made);
+    if (rv == 0)
+        rv = make_directory(files->directory, "draft", &files->draft, &ignored);
+    if (rv == 0)
+        rv = make_directory(files->directory, "quarantine", &files->quarantine, &ignored);
+    return rv == 0 ? make_whole(files, ret_made) : rv;
+}
+
 int replica_contents_files_open(const struct replica_contents_files_options *options,
                                 struct replica_contents **ret_contents)
 {
     struct files *files = calloc(1, sizeof *files);
+    bool made = false;
     int rv;
     if (files == NULL)
         return REPLICA_E_NOMEM;
@@ -512,25 +395,17 @@ int replica_contents_files_open(const struct replica_contents_files_options *opt
     files->log = options->log;
     files->capacity = options->capacity;
     files->free_floor = options->free_floor;
-    files->partial = files->whole = files->packs = files->draft = files->pack_fd = -1;
+    files->on_damage = options->on_damage;
+    files->damage_context = options->context;
+    files->partial = files->whole = files->packs = files->draft = files->quarantine = files->pack_fd = -1;
     files->filled_end = &files->filled;
     pthread_mutex_init(&files->lock, NULL);
     pthread_mutex_init(&files->sync_lock, NULL);
-    rv = make_directory(AT_FDCWD, options->path, &files->directory);
-    if (rv == 0)
-        rv = make_directory(files->directory, "partial", &files->partial);
-    if (rv == 0)
-        rv = make_directory(files->directory, "whole", &files->whole);
-    if (rv == 0)
-        rv = make_directory(files->directory, "packs", &files->packs);
-    if (rv == 0)
-        rv = make_directory(files->directory, "draft", &files->draft);
-    if (rv == 0)
-        rv = make_whole(files);
+    rv = make_directories(files, options->path, &made);
     if (rv == 0)
         rv = files_totals_get(files);
     if (rv == 0)
-        rv = files_recover(files);
+        rv = files_recover(files, made);
     if (rv == 0 && fsync(files->directory) != 0)
         rv = files_errno();
     if (rv != 0) {

@@ -6,6 +6,7 @@
 #include "replica/contents_files.h"
 
 #include <pthread.h>
+#include <sys/stat.h>
 
 #define FILES_TABLE_SIZE 4096 /* buckets of contents that are not complete; a power of two */
 #define FILES_PACK_MAX                                                                                       \
@@ -16,7 +17,7 @@ struct files_item {
     struct contents_tree tree;
     enum replica_contents_state state;
     bool packed;           /* its bytes lie in a pack */
-    uint64_t pack, offset; /* of a packed one, from FILLED on */
+    uint64_t pack, offset; /* of a packed one, from FILLED on; of another, its facts once it is sealed */
     unsigned users;        /* threads writing outside the lock */
     bool dropped;          /* out of the table; the last user frees it */
     bool leftover; /* its file is of an earlier life, nothing in it is trusted; not begun in this one */
@@ -27,8 +28,8 @@ struct files_item {
 
 struct files_place {
     bool packed;
-    uint64_t pack, offset;
-    uint64_t stored; /* bytes that it takes: holes not counted */
+    uint64_t pack, offset; /* of a whole file: its inode and time of change when it was sealed */
+    uint64_t stored;       /* bytes that it takes: holes not counted */
 };
 
 /* What is to be unlinked, or punched, once the log that says so is durable. */
@@ -42,8 +43,11 @@ struct files_release {
 struct files {
     struct replica_contents base;
     struct replica_kv *log;
-    int directory, partial, whole, packs, draft; /* descriptors of the directories */
+    int directory, partial, whole, packs, draft, quarantine; /* descriptors of the directories */
     uint64_t capacity, free_floor;
+    void (*on_damage)(void *context, const struct replica_content_id *id, const char *where);
+    void *damage_context;
+    uint64_t lost;        /* contents found missing while opening */
     pthread_mutex_t lock; /* everything below */
     struct files_item *table[FILES_TABLE_SIZE];
     struct files_item *filled; /* in order of becoming filled; the sync takes the whole list */
@@ -58,10 +62,12 @@ struct files {
     int pack_fd;                         /* -1: none open */
     bool pack_dirty, pack_new;
     uint64_t next_draft, next_temporary;
-    pthread_mutex_t sync_lock; /* one sync at a time */
+    uint64_t damaged, quarantined; /* records, at least; files in quarantine/ */
+    pthread_mutex_t sync_lock;     /* one sync at a time */
 };
 
-#define FILES_NAME_MAX 100
+#define FILES_NAME_MAX       100
+#define FILES_QUARANTINE_MAX 100 /* files kept to be looked at: whoever cares has seen enough by then */
 
 /* table (lock held) */
 struct files_item *files_find(struct files *files, const struct replica_content_id *id);
@@ -78,14 +84,46 @@ bool files_parse_name(const char *name, struct replica_content_id *ret_id);
 void files_whole_name(const struct replica_content_id *id, char ret_name[FILES_NAME_MAX]); /* whole/XX/NAME */
 void files_pack_name(uint64_t pack, char ret_name[FILES_NAME_MAX]);
 
+/* reading: all that is returned was verified */
+struct files_bytes {
+    int fd;
+    bool complete;            /* where the index says; else the file of an item, or its place in a pack */
+    struct files_place place; /* of its bytes */
+};
+int files_read(struct replica_contents *contents, const struct replica_content_id *id, uint64_t offset,
+               void *data, size_t n, size_t *ret_n);
+int files_read_piece(struct replica_contents *contents, const struct replica_content_id *id,
+                     struct replica_piece piece, struct replica_buffer *ret_data);
+/* Opens the bytes of a content in any state, of which chunks [first, last] are wanted; close it whatever comes
+ * back. Errors: ABSENT, CORRUPT (the file has gone), IO. */
+int files_bytes_open(struct files *files, const struct replica_content_id *id, uint32_t first, uint32_t last,
+                     struct files_bytes *bytes);
+void files_bytes_close(struct files_bytes *bytes);
+/* One whole chunk. Errors: CORRUPT, ABSENT, NOMEM. */
+int files_bytes_chunk(struct files *files, const struct replica_content_id *id,
+                      const struct files_bytes *bytes, uint32_t chunk, uint8_t *data);
+
+/* damage (lock not held) */
+/* What bytes led to is not the content: it is set aside, if it is still that. CORRUPT; ABSENT: it had gone
+ * meanwhile. */
+int files_set_aside(struct files *files, const struct replica_content_id *id,
+                    const struct files_bytes *bytes);
+void files_facts(const struct stat *status, struct files_place *place);
+int files_recheck(struct files *files);
+
 /* sync */
 int files_sync(struct replica_contents *contents);
 int files_release_later(struct files *files, const struct files_release *release); /* lock held */
+
+/* The records of a complete content go, its bytes at the next sync. Lock held. Errors: ABSENT, IO, NOMEM. */
+int files_remove_complete(struct files *files, const struct replica_content_id *id, bool damaged);
 
 /* index records in the log kv; pack: how much of it is live */
 int files_index_get(struct files *files, const struct replica_content_id *id, struct files_place *ret_place);
 void files_index_put(struct replica_kv_batch *batch, const struct files_item *item,
                      const struct files_place *place);
+void files_index_place(struct replica_kv_batch *batch, const struct replica_content_id *id,
+                       const struct files_place *place);
 void files_index_delete(struct replica_kv_batch *batch, const struct replica_content_id *id);
 int files_index_ids(struct files *files, const struct replica_content_id *id, struct replica_piece piece,
                     struct replica_buffer *ret_ids);
@@ -99,12 +137,22 @@ void files_filled_put(struct replica_kv_batch *batch, const struct files_item *i
 void files_filled_delete(struct replica_kv_batch *batch, const struct replica_content_id *id);
 int files_filled_next(struct files *files, const struct replica_content_id *after,
                       struct replica_content_id *ret_id, struct files_place *ret_place);
+void files_going_put(struct replica_kv_batch *batch, const struct replica_content_id *id,
+                     const struct files_place *place);
+void files_going_delete(struct replica_kv_batch *batch, const struct replica_content_id *id);
+int files_going_next(struct files *files, const struct replica_content_id *after,
+                     struct replica_content_id *ret_id, struct files_place *ret_place);
+void files_damaged_put(struct replica_kv_batch *batch, const struct replica_content_id *id);
+void files_damaged_delete(struct replica_kv_batch *batch, const struct replica_content_id *id);
+bool files_damaged_get(struct files *files, const struct replica_content_id *id);
+int files_damaged_next(struct files *files, const struct replica_content_id *after,
+                       struct replica_content_id *ret_id);
 void files_totals_put(struct files *files, struct replica_kv_batch *batch);
 int files_totals_get(struct files *files);
 
 /* What an earlier life left: contents that were filled but not synced are taken up if they verify, partial
  * files can be resumed, the rest goes. */
-int files_recover(struct files *files);
+int files_recover(struct files *files, bool made); /* made: directories were not there */
 /* The ids of all chunks of a file that nobody writes to, malloc'ed, returned to the caller. Errors: BUSY
  * (shorter than length), IO, NOMEM. */
 int files_hash(int fd, uint64_t length, struct replica_hash **ret_ids);

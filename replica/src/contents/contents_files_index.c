@@ -94,7 +94,7 @@ static int next_record(struct files *files, char tag, const struct replica_conte
         if (at_n == 2 + REPLICA_CONTENT_ID_SIZE && at[0] == 'C' && at[1] == (uint8_t)tag) {
             replica_content_id_decode(at + 2, ret_id);
             replica_kv_cursor_value(cursor, &value, &value_n);
-            found = decode_place(value, value_n, ret_place);
+            found = ret_place == NULL ? 0 : decode_place(value, value_n, ret_place);
         }
     }
     rv = replica_kv_cursor_close(&cursor);
@@ -110,15 +110,73 @@ int files_filled_next(struct files *files, const struct replica_content_id *afte
 int files_index_next(struct files *files, const struct replica_content_id *after,
                      struct replica_content_id *ret_id)
 {
-    struct files_place place;
-    return next_record(files, 'i', after, ret_id, &place);
+    return next_record(files, 'i', after, ret_id, NULL);
+}
+
+/* What was removed, and whose bytes are still to be let go of: put with the removal, so that a crash in
+ * between leaves nothing that nobody knows. */
+void files_going_put(struct replica_kv_batch *batch, const struct replica_content_id *id,
+                     const struct files_place *place)
+{
+    uint8_t key[KEY_MAX], value[PLACE_SIZE];
+    encode_place(place, value);
+    replica_kv_batch_put(batch, key, make_key(key, 'g', id), value, sizeof value);
+}
+
+void files_going_delete(struct replica_kv_batch *batch, const struct replica_content_id *id)
+{
+    uint8_t key[KEY_MAX];
+    replica_kv_batch_delete(batch, key, make_key(key, 'g', id));
+}
+
+int files_going_next(struct files *files, const struct replica_content_id *after,
+                     struct replica_content_id *ret_id, struct files_place *ret_place)
+{
+    return next_record(files, 'g', after, ret_id, ret_place);
+}
+
+void files_damaged_put(struct replica_kv_batch *batch, const struct replica_content_id *id)
+{
+    uint8_t key[KEY_MAX];
+    replica_kv_batch_put(batch, key, make_key(key, 'd', id), "", 0);
+}
+
+void files_damaged_delete(struct replica_kv_batch *batch, const struct replica_content_id *id)
+{
+    uint8_t key[KEY_MAX];
+    replica_kv_batch_delete(batch, key, make_key(key, 'd', id));
+}
+
+bool files_damaged_get(struct files *files, const struct replica_content_id *id)
+{
+    uint8_t key[KEY_MAX];
+    struct replica_buffer value;
+    int rv;
+    replica_buffer_init(&value);
+    rv = replica_kv_get(files->log, key, make_key(key, 'd', id), &value);
+    replica_buffer_close(&value);
+    return rv == 0;
+}
+
+int files_damaged_next(struct files *files, const struct replica_content_id *after,
+                       struct replica_content_id *ret_id)
+{
+    return next_record(files, 'd', after, ret_id, NULL);
+}
+
+void files_index_place(struct replica_kv_batch *batch, const struct replica_content_id *id,
+                       const struct files_place *place)
+{
+    uint8_t key[KEY_MAX], value[PLACE_SIZE];
+    encode_place(place, value);
+    replica_kv_batch_put(batch, key, make_key(key, 'i', id), value, sizeof value);
 }
 
 void files_index_put(struct replica_kv_batch *batch, const struct files_item *item,
                      const struct files_place *place)
 {
     const struct contents_tree *tree = &item->tree;
-    uint8_t key[KEY_MAX], value[PLACE_SIZE];
+    uint8_t key[KEY_MAX];
     size_t n;
     for (uint32_t page = 0; page < tree->pages && tree->chunks > 1; page++) {
         n = make_page_key(key, &tree->id, page);
@@ -129,9 +187,7 @@ void files_index_put(struct replica_kv_batch *batch, const struct files_item *it
         n = make_key(key, 'r', &tree->id);
         replica_kv_batch_put(batch, key, n, tree->page_ids, tree->pages * REPLICA_HASH_SIZE);
     }
-    encode_place(place, value);
-    n = make_key(key, 'i', &tree->id);
-    replica_kv_batch_put(batch, key, n, value, sizeof value);
+    files_index_place(batch, &tree->id, place);
 }
 
 static int read_live(struct files *files, const struct replica_kv_batch *pending, uint64_t pack,

@@ -217,23 +217,6 @@ int replica_contents_files_ingest_fd(struct replica_contents *contents, int fd,
     return ingest_fd((struct files *)contents, fd, false, progress, context, ret_id);
 }
 
-int replica_contents_files_fd(struct replica_contents *contents, const struct replica_content_id *id,
-                              int *ret_fd)
-{
-    struct files *files = (struct files *)contents;
-    struct files_place place;
-    char name[FILES_NAME_MAX];
-    int rv;
-    if (id->length == 0)
-        return REPLICA_E_ABSENT;
-    rv = files_index_get(files, id, &place);
-    if (rv != 0 || place.packed)
-        return rv == 0 || rv == REPLICA_E_NOTFOUND ? REPLICA_E_ABSENT : rv;
-    files_whole_name(id, name);
-    *ret_fd = openat(files->whole, name, O_RDONLY | O_CLOEXEC);
-    return *ret_fd >= 0 ? 0 : errno == ENOENT ? REPLICA_E_CORRUPT : files_errno();
-}
-
 /* Drafts */
 
 static void draft_name(uint64_t number, char ret_name[FILES_NAME_MAX])

@@ -203,10 +203,52 @@ static int each_file(struct files *files, int directory, int (*take)(struct file
     return rv;
 }
 
-int files_recover(struct files *files)
+/* Removed, and cut off before its bytes were let go of: the next sync sees to it. */
+static int recover_going(struct files *files)
 {
-    int rv = recover_filled(files);
+    struct replica_content_id id, *after = NULL;
+    struct files_release release = {.complete = true};
+    int rv;
+    while ((rv = files_going_next(files, after, &id, &release.place)) == 0) {
+        release.id = id;
+        rv = files_release_later(files, &release);
+        if (rv != 0)
+            return rv;
+        after = &id;
+    }
+    return rv == REPLICA_E_NOTFOUND ? 0 : rv;
+}
+
+static int count_damaged(struct files *files)
+{
+    struct replica_content_id id, *after = NULL;
+    int rv;
+    while ((rv = files_damaged_next(files, after, &id)) == 0) {
+        files->damaged++;
+        after = &id;
+    }
+    return rv == REPLICA_E_NOTFOUND ? 0 : rv;
+}
+
+static int count_quarantined(struct files *files, const char *name)
+{
+    (void)name;
+    files->quarantined++;
+    return 0;
+}
+
+int files_recover(struct files *files, bool made)
+{
+    int rv = recover_going(files);
+    if (rv == 0)
+        rv = count_damaged(files);
+    if (rv == 0)
+        rv = recover_filled(files);
     if (rv == 0)
         rv = each_file(files, files->partial, take_leftover);
+    if (rv == 0)
+        rv = each_file(files, files->quarantine, count_quarantined);
+    if (rv == 0 && made && files->totals.count > 0)
+        rv = files_recheck(files);
     return rv != 0 ? rv : each_file(files, files->packs, take_pack);
 }

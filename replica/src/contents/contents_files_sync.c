@@ -88,6 +88,7 @@ static int release_one(struct files *files, const struct files_release *release)
 static int release_all(struct files *files)
 {
     struct files_release *releases;
+    struct replica_kv_batch batch;
     size_t n;
     int rv = 0;
     pthread_mutex_lock(&files->lock);
@@ -98,29 +99,43 @@ static int release_all(struct files *files)
     pthread_mutex_unlock(&files->lock);
     if (n > 0)
         rv = replica_kv_sync(files->log);
+    replica_kv_batch_init(&batch);
     for (size_t i = 0; i < n && rv == 0; i++) {
         pthread_mutex_lock(&files->lock);
         rv = release_one(files, &releases[i]);
         pthread_mutex_unlock(&files->lock);
+        if (releases[i].complete)
+            files_going_delete(&batch, &releases[i].id);
     }
+    if (rv == 0 && batch.count > 0)
+        rv = replica_kv_write(files->log, &batch);
+    replica_kv_batch_close(&batch);
     free(releases);
     return rv;
 }
 
 /* Making complete */
 
-static int sync_whole(struct files *files, const struct replica_content_id *id)
+static int seal_whole(struct files *files, struct files_item *item)
 {
+    const struct replica_content_id *id = &item->tree.id;
+    struct files_place facts = {.packed = false};
     char from[FILES_NAME_MAX], to[FILES_NAME_MAX];
+    struct stat status;
     int fd, rv = 0;
     files_name(id, from);
     files_whole_name(id, to);
     fd = openat(files->partial, from, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return files_errno();
-    if (fsync(fd) != 0 || fchmod(fd, 0444) != 0)
+    if (fsync(fd) != 0 || fchmod(fd, 0444) != 0 || fstat(fd, &status) != 0)
         rv = files_errno();
     close(fd);
+    if (rv == 0) {
+        files_facts(&status, &facts);
+        item->pack = facts.pack;
+        item->offset = facts.offset;
+    }
     if (rv == 0 && linkat(files->partial, from, files->whole, to, 0) != 0) {
         rv = errno == EEXIST ? 0 : files_errno(); /* of one that was removed, and not let go yet */
         if (rv == 0 &&
@@ -181,6 +196,8 @@ static int put_index(struct files *files, const struct files_item *item, struct 
         place.stored = contents_tree_stored(&item->tree);
     files_index_put(batch, item, &place);
     files_filled_delete(batch, &item->tree.id);
+    if (files->damaged > 0)
+        files_damaged_delete(batch, &item->tree.id);
     rv = item->packed ? files_index_pack(files, batch, &place, true, &live)
                       : files_release_later(files, &release);
     if (rv != 0)
@@ -210,13 +227,13 @@ static int write_index(struct files *files, const struct files_item *filled)
     return rv;
 }
 
-static int make_complete(struct files *files, const struct files_item *filled)
+static int make_complete(struct files *files, struct files_item *filled)
 {
     bool touched[256] = {false}, any = false;
     int rv = sync_packs(files);
-    for (const struct files_item *item = filled; item != NULL && rv == 0; item = item->filled_next)
+    for (struct files_item *item = filled; item != NULL && rv == 0; item = item->filled_next)
         if (!item->packed) {
-            rv = sync_whole(files, &item->tree.id);
+            rv = seal_whole(files, item);
             touched[item->tree.id.root[0]] = any = true;
         }
     if (rv == 0 && any)

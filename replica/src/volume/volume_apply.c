@@ -99,6 +99,9 @@ int replica_delta_ops(const struct replica_delta *delta, struct replica_contents
     if (room == NULL)
         return REPLICA_E_NOMEM;
     rv = replica_contents_read(contents, &delta->ops_content, 0, room, (size_t)delta->ops_content.length, &n);
+    if (rv == REPLICA_E_CORRUPT &&
+        replica_contents_state(contents, &delta->ops_content) < REPLICA_CONTENTS_FILLED)
+        return REPLICA_E_ABSENT; /* it was damaged, and others have it */
     if (rv != 0)
         return rv;
     into->size += n;

@@ -67,7 +67,9 @@ static int open_store(struct node *node, char **ret_message)
 {
     struct node_store_options options = {.path = node->config->data,
                                          .capacity = node_capacity_limit(node->config, node_votes(node)),
-                                         .free_floor = node_config_free_space(node->config)};
+                                         .free_floor = node_config_free_space(node->config),
+                                         .on_damage = node_on_damage,
+                                         .context = node};
     int rv = node_store_open(&options, &node->store, ret_message);
     if (rv == 0)
         node->principal.store = node->store->id;
@@ -230,7 +232,8 @@ static int build(struct node *node, char **ret_message)
     if (node->fatal != 0)
         return say(ret_message, node->fatal, "data: %s: %s; " NODE_STORE_MESSAGE_HINT, node->config->data,
                    replica_error_text(node->fatal));
-    return node_api_new(node, node->config->socket, &node->api, ret_message);
+    rv = node_damage_start(node);
+    return rv != 0 ? rv : node_api_new(node, node->config->socket, &node->api, ret_message);
 }
 
 int node_new(const struct node_config *config, struct node **ret_node, char **ret_message)
@@ -244,6 +247,7 @@ int node_new(const struct node_config *config, struct node **ret_node, char **re
     node->signal_fd = -1;
     node_request_init(node);
     node_wire_init(node);
+    node_damage_init(node);
     rv = build(node, ret_message);
     if (rv != 0) {
         node_destroy(&node);
@@ -335,8 +339,10 @@ void node_destroy(struct node **node)
         node_timer_destroy(&gone->resolve);
         node_signals_close(gone);
         node_step_close(gone);
-        node_loop_destroy(&gone->loop);
     }
+    node_damage_close(gone);
+    if (gone->loop != NULL)
+        node_loop_destroy(&gone->loop);
     if (gone->store != NULL)
         node_store_close(&gone->store);
     if (gone->keyring != NULL)

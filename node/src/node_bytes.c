@@ -155,7 +155,7 @@ static void uploaded(struct node_job *job)
     if (upload->code == 0 && !node->ending)
         upload->code = hand_over(upload);
     event.code = upload->code;
-    if (upload->code == REPLICA_E_CORRUPT || upload->code == REPLICA_E_IO)
+    if (upload->code == REPLICA_E_IO) /* what is damaged is said by whom it is set aside */
         node_log(NODE_LOG_ERROR, "read_failed",
                  "length=%llu error=%s text=\"a content in %s/contents cannot be read\"",
                  (unsigned long long)upload->order.content.length, replica_error_symbol(upload->code),

@@ -5,6 +5,7 @@
  *   node_request.c   local requests and their answers
  *   node_wire.c      control messages: in, out, and to ourselves
  *   node_bytes.c     pieces in and out, drafts that become contents, syncs of the map
+ *   node_damage.c    contents that were found damaged
  *   node_join.c      resolving --join names
  *   node_notice.c    what an operator reads about members and the cluster; capacity hints
  *   node_space.c     room on the disk: what is refused when there is little, and the way back
@@ -73,6 +74,15 @@ struct node_settled_draft {
     uint64_t batch, draft;
 };
 
+/* Contents found damaged, not handled yet. Filled by any thread, emptied by the loop. */
+struct node_damage;
+struct node_damages {
+    pthread_mutex_t mutex; /* everything below */
+    struct node_damage *first, **last;
+    bool posted;
+    struct node_post post;
+};
+
 struct node_notice; /* what was last seen of each member */
 
 struct node_space {
@@ -129,6 +139,12 @@ struct node {
     atomic_uint_fast64_t arrivals_dropped;
     size_t uploading;
     bool map_syncing, map_sync_again;
+
+    /* damage */
+    struct node_damages damages;
+    struct node_timer *heal;
+    struct replica_content_id healed; /* the last one looked at in this pass */
+    bool healing;
 
     /* join */
     struct node_timer *resolve;
@@ -193,6 +209,13 @@ void node_upload(struct node *node, const struct gossip_upload *upload);
 void node_settle(struct node *node, const struct gossip_settle *settle);
 void node_forget_settled(struct node *node); /* those whose settling is durable */
 void node_map_sync(struct node *node);
+
+/* node_damage.c */
+void node_damage_init(struct node *node);
+int node_damage_start(struct node *node); /* the peer has started */
+void node_damage_close(struct node *node);
+void node_on_damage(void *context, const struct replica_content_id *content,
+                    const char *where); /* any thread */
 
 /* node_join.c */
 int node_join_init(struct node *node);

@@ -247,12 +247,12 @@ static void test_a_damaged_piece_is_not_given(void **state)
     path_of(f, "whole", &id, path);
     flip(path, 3 * 1048576 + 5);
     replica_buffer_init(&piece);
-    assert_int_equal(replica_contents_read_piece(f->contents, &id,
-                                                 (struct replica_piece){REPLICA_PIECE_CHUNK, 0}, &piece),
-                     0);
-    assert_int_equal(replica_contents_read_piece(f->contents, &id,
-                                                 (struct replica_piece){REPLICA_PIECE_CHUNK, 3}, &piece),
-                     REPLICA_E_CORRUPT);
+    assert_int_equal(
+        replica_contents_read_piece(f->contents, &id, (struct replica_piece){REPLICA_PIECE_CHUNK, 0}, &piece),
+        0);
+    assert_int_equal(
+        replica_contents_read_piece(f->contents, &id, (struct replica_piece){REPLICA_PIECE_CHUNK, 3}, &piece),
+        REPLICA_E_CORRUPT);
     replica_buffer_close(&piece);
     assert_set_aside(f, &id, "whole/");
     assert_heals(f, &id);

@@ -381,6 +381,8 @@ static int route(struct gossip_peer *peer, const struct gossip_peer_event *event
         return to_sync(peer, GOSSIP_SYNC_EVENT_MAP_SYNCED, event, NULL, update);
     case GOSSIP_PEER_EVENT_CAPACITY:
         return to_member(peer, GOSSIP_MEMBER_EVENT_CAPACITY, event, update);
+    case GOSSIP_PEER_EVENT_DAMAGED:
+        return peer_heal(peer, &event->content, update);
     case GOSSIP_PEER_EVENT_FAILED:
         return fail(peer, event, update);
     }

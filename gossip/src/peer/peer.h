@@ -82,6 +82,9 @@ int peer_evict(struct gossip_peer *peer, struct gossip_time time, struct gossip_
 int peer_evict_room(struct gossip_peer *peer, const struct replica_content_id *content,
                     struct gossip_update *update);
 void peer_evict_touch(struct gossip_peer *peer, const struct replica_content_id *content);
+/* A content was found damaged, and let go of: it is fetched again if this store must hold it. */
+int peer_heal(struct gossip_peer *peer, const struct replica_content_id *content,
+              struct gossip_update *update);
 /* Whether a map version, a view, a pin, a commit in flight or an offer of that volume (NULL: of any) names content. Four seeks. */
 int peer_refers(struct gossip_peer *peer, const struct replica_id *volume,
                 const struct replica_content_id *content, bool *ret_refers);

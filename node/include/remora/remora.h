@@ -137,6 +137,10 @@ int remora_write(struct remora *remora, const struct remora_view *view, const ch
  */
 int remora_open(struct remora *remora, const struct remora_view *view, const char *path, int *ret_fd,
                 uint64_t *ret_size);
+/* Has the node read the file's bytes through, against their content id; what is damaged it replaces by another holder's.
+ * 0: they are well now; *ret_damaged (may be NULL): they were not. Nobody needs it before a read, which is always
+ * verified; but bytes behind a descriptor are not. */
+int remora_verify(struct remora *remora, const struct remora_view *view, const char *path, bool *ret_damaged);
 
 #define REMORA_E_NOMEM         (-1) /* out of memory */
 #define REMORA_E_IO            (-2)

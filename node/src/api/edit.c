@@ -2,6 +2,7 @@
 
 #include "api/server.h"
 #include "loop.h"
+#include "replica/contents_files.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -70,15 +71,41 @@ static const char *advice(int code)
     }
 }
 
+#define SHOWN_TEXT 256 /* of a path in a sentence, cut at SHOWN_MAX bytes */
+#define SHOWN_MAX  200
+
+static void show(struct replica_path path, char ret_text[SHOWN_TEXT])
+{
+    int size = path.size > SHOWN_MAX ? SHOWN_MAX : (int)path.size;
+    snprintf(ret_text, SHOWN_TEXT, "/%.*s%s", size, path.size > 0 ? path.text : "",
+             path.size > SHOWN_MAX ? "…" : "");
+}
+
 void api_fail_path(struct api_call *call, struct replica_path path, int code, const uint8_t *result, size_t n)
 {
-    char text[256];
-    int size = path.size > 200 ? 200 : (int)path.size;
-    snprintf(text, sizeof text, "/%.*s%s", size, path.size > 0 ? path.text : "", path.size > 200 ? "…" : "");
+    char text[SHOWN_TEXT];
+    show(path, text);
     if (n > 0)
         api_fail_answer(call, text, code, result, n);
     else
         api_fail(call, code, "%s: %s", text, advice(code));
+}
+
+void api_fail_content(struct api_call *call, struct replica_path path,
+                      const struct replica_content_id *content, int code, const uint8_t *result, size_t n)
+{
+    char text[SHOWN_TEXT];
+    show(path, text);
+    if ((code != REPLICA_E_ABSENT && code != REPLICA_E_UNAVAILABLE) ||
+        !replica_contents_files_was_damaged(api_contents(call), content))
+        api_fail_path(call, path, code, result, n);
+    else if (code == REPLICA_E_ABSENT)
+        api_fail(call, code, "the content of %s is damaged on this node and no other holder has it", text);
+    else
+        api_fail(
+            call, code,
+            "the content of %s is damaged on this node, and no other holder can be reached now; try again",
+            text);
 }
 
 int api_get_writable_view(struct api_call *call, struct replica_view **ret_view)

@@ -16,6 +16,9 @@ void api_edit(struct api_call *call, const struct replica_id *view, api_edit_fn 
 /* "PATH: what is wrong, and what to do". result: the answer's, may be NULL. */
 void api_fail_path(struct api_call *call, struct replica_path path, int code, const uint8_t *result,
                    size_t n);
+/* The same of a path whose content could not be had: says if it is damage that keeps it away. */
+void api_fail_content(struct api_call *call, struct replica_path path,
+                      const struct replica_content_id *content, int code, const uint8_t *result, size_t n);
 /* As api_get_view, for a change: READONLY is said before any work is done. */
 int api_get_writable_view(struct api_call *call, struct replica_view **ret_view);
 int64_t api_now_ns(void); /* since 1970 */

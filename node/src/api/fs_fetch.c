@@ -1,6 +1,8 @@
 /* fs.fetch: makes a file, or all files below a directory, complete on this node. */
 #include "api/edit.h"
 
+#include "replica/contents_files.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -73,7 +75,8 @@ static void on_slot(struct api_call *call, void *context, int code, const uint8_
     slot->busy = false;
     fetching->busy--;
     if (code != 0) {
-        api_fail_path(call, slot->path.path, code, result, n); /* the others are taken back */
+        api_fail_content(call, slot->path.path, &slot->content, code, result,
+                         n); /* the others are taken back */
         return;
     }
     note_filled(fetching, &slot->content);
@@ -98,6 +101,9 @@ static int fetch_file(void *context, struct replica_path path, const struct repl
     bool missing;
     if (entry->kind != REPLICA_KIND_FILE)
         return 0;
+    if (entry->blob.kind ==
+        REPLICA_BLOB_CONTENT) /* a file that has gone is no more held than one that never came */
+        (void)replica_contents_files_glance(api_contents(fetching->call), &entry->blob.content);
     missing =
         entry->blob.kind == REPLICA_BLOB_CONTENT &&
         replica_contents_state(api_contents(fetching->call), &entry->blob.content) < REPLICA_CONTENTS_FILLED;

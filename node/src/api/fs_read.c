@@ -12,7 +12,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define LOOKUPS_MAX 8 /* of a file whose draft becomes a content while it is looked at */
+/* Of a file whose draft becomes a content while it is looked at, or whose content is damaged and fetched again. */
+#define ATTEMPTS_MAX 8
 
 /* 0, or the call is answered. */
 static int look_up(struct api_call *call, struct replica_view **ret_view, struct api_path *ret_path,
@@ -37,6 +38,8 @@ void api_fs_stat(struct api_call *call)
     struct api_path path;
     replica_version_init(&version);
     if (look_up(call, &view, &path, &version) == 0) {
+        if (version.entry.kind == REPLICA_KIND_FILE && version.entry.blob.kind == REPLICA_BLOB_CONTENT)
+            (void)replica_contents_files_glance(api_contents(call), &version.entry.blob.content);
         api_reply_begin(call, &reply);
         api_pack_entry(&reply, api_contents(call), "path", path.path, &version);
         api_reply(call, &reply);
@@ -102,19 +105,22 @@ void api_fs_list(struct api_call *call)
     api_reply(call, &reply);
 }
 
-/* fs.read and fs.open: look up → fetch what is missing → read on a worker. A draft that was taken for a
- * content meanwhile: look up again. */
+/* fs.read, fs.open and fs.verify: look up → fetch what is missing → read on a worker. A draft that was taken for
+ * a content meanwhile: look up again. What turns out to be damaged is missing from then on. */
 
 struct reading {
     struct replica_id view, volume;
     struct api_path path;
-    bool whole; /* fs.open */
+    bool whole;  /* fs.open, fs.verify */
+    bool verify; /* fs.verify */
+    bool damaged;
     uint64_t offset, size;
     size_t length;
     struct replica_content_id content;
     uint64_t draft; /* 0: a content */
     struct replica_contents *contents;
-    int lookups;
+    struct api_call *call;
+    int attempts;
     uint8_t *data;
     size_t data_n;
     int fd; /* of an answer; -1: data */
@@ -133,7 +139,10 @@ static void free_reading(void *state)
 static void fail_reading(struct api_call *call, int code, const uint8_t *result, size_t n)
 {
     const struct reading *reading = call->state;
-    api_fail_path(call, reading->path.path, code, result, n);
+    if (reading->draft == 0)
+        api_fail_content(call, reading->path.path, &reading->content, code, result, n);
+    else
+        api_fail_path(call, reading->path.path, code, result, n);
 }
 
 static void reply_reading(struct api_call *call)
@@ -156,6 +165,17 @@ static void reply_reading(struct api_call *call)
     }
     api_pack_key(&reply, "data");
     replica_pack_bin(&reply, reading->data, reading->data_n);
+    api_reply(call, &reply);
+}
+
+static void reply_verified(struct api_call *call)
+{
+    const struct reading *reading = call->state;
+    struct replica_buffer reply;
+    api_reply_begin(call, &reply);
+    replica_pack_map(&reply, 1);
+    api_pack_key(&reply, "damaged");
+    replica_pack_bool(&reply, reading->damaged);
     api_reply(call, &reply);
 }
 
@@ -204,11 +224,26 @@ static void run_reading(struct api_call *call)
 }
 
 static void begin_reading(struct api_call *call);
+static void fetch_missing(struct api_call *call);
+
+/* True: the content was found damaged, and is being fetched again. */
+static bool fetches_again(struct api_call *call, int code)
+{
+    struct reading *reading = call->state;
+    bool gone = code == REPLICA_E_CORRUPT || code == REPLICA_E_ABSENT;
+    if (reading->draft != 0 || !gone || ++reading->attempts >= ATTEMPTS_MAX)
+        return false;
+    reading->damaged = reading->damaged || code == REPLICA_E_CORRUPT;
+    fetch_missing(call);
+    return true;
+}
 
 static void on_read(struct api_call *call)
 {
     struct reading *reading = call->state;
-    if (reading->code == REPLICA_E_NOTFOUND && reading->draft != 0 && ++reading->lookups < LOOKUPS_MAX)
+    if (fetches_again(call, reading->code))
+        return;
+    if (reading->code == REPLICA_E_NOTFOUND && reading->draft != 0 && ++reading->attempts < ATTEMPTS_MAX)
         begin_reading(call);
     else if (reading->code != 0)
         fail_reading(call, reading->code == REPLICA_E_NOTFOUND ? REPLICA_E_BUSY : reading->code, NULL, 0);
@@ -228,22 +263,64 @@ static void read_bytes(struct api_call *call)
         api_job(call, run_reading, on_read);
 }
 
-static void on_complete(struct api_call *call, int code)
+static int on_verifying(void *context, uint64_t bytes)
+{
+    const struct reading *reading = context;
+    api_progress(reading->call, bytes, reading->size);
+    return api_is_gone(reading->call);
+}
+
+static void run_verify(struct api_call *call)
 {
     struct reading *reading = call->state;
-    if (code == 0)
-        code = replica_contents_files_fd(reading->contents, &reading->content, &reading->fd);
+    reading->code =
+        replica_contents_files_verify(reading->contents, &reading->content, on_verifying, reading);
+}
+
+static void open_content(struct api_call *call);
+
+static void on_verified(struct api_call *call)
+{
+    struct reading *reading = call->state;
+    if (fetches_again(call, reading->code))
+        return;
+    if (reading->code != 0)
+        fail_reading(call, reading->code, NULL, 0);
+    else if (reading->verify)
+        reply_verified(call);
+    else if (++reading->attempts < ATTEMPTS_MAX)
+        open_content(call);
+    else
+        fail_reading(call, REPLICA_E_BUSY, NULL, 0); /* somebody keeps touching it */
+}
+
+static void open_content(struct api_call *call)
+{
+    struct reading *reading = call->state;
+    int code = replica_contents_files_fd(reading->contents, &reading->content, &reading->fd);
+    if (code == REPLICA_E_STALE)
+        api_job(call, run_verify, on_verified);
+    else if (code == 0)
+        reply_reading(call);
+    else if (!fetches_again(call, code))
+        fail_reading(call, code, NULL, 0);
+}
+
+static void on_complete(struct api_call *call, int code)
+{
     if (code != 0)
         fail_reading(call, code, NULL, 0);
     else
-        reply_reading(call);
+        open_content(call);
 }
 
 /* All that is wanted is here. */
 static void use_content(struct api_call *call)
 {
     struct reading *reading = call->state;
-    if (reading->whole && reading->size > REPLICA_CONTENTS_PACKED_MAX)
+    if (reading->verify)
+        api_job(call, run_verify, on_verified);
+    else if (reading->whole && reading->size > REPLICA_CONTENTS_PACKED_MAX)
         api_await_complete(call, &reading->content, on_complete);
     else
         read_bytes(call);
@@ -331,6 +408,8 @@ static void begin_reading(struct api_call *call)
         api_fail(call, code, "/%s: is not a regular file", reading->path.text);
     else if (code != 0)
         fail_reading(call, code, NULL, 0);
+    else if (reading->verify && (is_inline || reading->draft != 0))
+        reply_verified(call); /* in the entry, or written here and not a content yet */
     else if (is_inline)
         reply_reading(call);
     else if (reading->draft != 0)
@@ -352,6 +431,7 @@ static struct reading *new_reading(struct api_call *call)
         return NULL;
     }
     reading->fd = -1;
+    reading->call = call;
     call->state = reading;
     call->free_state = free_reading;
     reading->view = replica_view_info(view)->options.id;
@@ -377,5 +457,14 @@ void api_fs_open(struct api_call *call)
     if (reading == NULL)
         return;
     reading->whole = true;
+    begin_reading(call);
+}
+
+void api_fs_verify(struct api_call *call)
+{
+    struct reading *reading = new_reading(call);
+    if (reading == NULL)
+        return;
+    reading->whole = reading->verify = true;
     begin_reading(call);
 }

@@ -158,8 +158,8 @@ static int copy_base(const struct writing *writing, int to, uint64_t keep)
         rv = replica_contents_files_draft_open(writing->contents, writing->base.draft, &from);
     else
         rv = replica_contents_files_fd(writing->contents, &writing->base.content, &from);
-    if (rv == REPLICA_E_ABSENT)
-        rv = 0; /* in a pack, or not synced yet: read in pieces */
+    if (rv == REPLICA_E_ABSENT || rv == REPLICA_E_STALE)
+        rv = 0; /* in a pack, not synced yet, or touched: read in pieces, which are verified */
     if (rv == 0 && (from < 0 || ioctl(to, FICLONE, from) != 0))
         rv = copy_all(writing, from, to, keep);
     else if (rv == 0 && ftruncate(to, (off_t)keep) != 0)
@@ -311,7 +311,9 @@ static void on_written(struct api_call *call, void *context, int code, const uin
 static void on_copied(struct api_call *call)
 {
     struct writing *writing = call->state;
-    if (writing->code == REPLICA_E_NOTFOUND) /* the draft it was became a content */
+    bool damaged = writing->code == REPLICA_E_CORRUPT || writing->code == REPLICA_E_ABSENT;
+    if (writing->code == REPLICA_E_NOTFOUND ||
+        damaged) /* the draft it was became a content; it is fetched again */
         on_written(call, NULL, REPLICA_E_STALE, NULL, 0);
     else if (writing->code != 0)
         on_written(call, NULL, writing->code, NULL, 0);
@@ -321,9 +323,10 @@ static void on_copied(struct api_call *call)
 
 static void on_fetched(struct api_call *call, void *context, int code, const uint8_t *result, size_t n)
 {
+    const struct writing *writing = call->state;
     (void)context;
     if (code != 0)
-        fail_writing(call, code, result, n);
+        api_fail_content(call, writing->path.path, &writing->base.content, code, result, n);
     else
         api_job(call, run_copy, on_copied);
 }

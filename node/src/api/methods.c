@@ -35,6 +35,7 @@ static const struct api_method METHODS[] = {
     {"fs.read", api_fs_read, NODE_RIGHT_READ, false, API_READS},
     {"fs.write", api_fs_write, NODE_RIGHT_WRITE, false, API_GROWS},
     {"fs.open", api_fs_open, NODE_RIGHT_READ, false, API_READS},
+    {"fs.verify", api_fs_verify, NODE_RIGHT_READ, false, API_READS},
     {"fs.fetch", api_fs_fetch, NODE_RIGHT_READ, false, API_READS},
 };
 

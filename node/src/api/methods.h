@@ -35,6 +35,7 @@ void api_fs_stat(struct api_call *call);
 void api_fs_list(struct api_call *call);
 void api_fs_read(struct api_call *call);
 void api_fs_open(struct api_call *call);
+void api_fs_verify(struct api_call *call);
 
 /* fs_fetch.c */
 void api_fs_fetch(struct api_call *call);

@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <linux/fs.h>
-#include <stdbool.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
@@ -86,12 +85,15 @@ static int copy_data(struct copy *copy, uint64_t size)
     return 0;
 }
 
+bool cli_clone(int from, int to)
+{
+    return ioctl(to, FICLONE, from) == 0;
+}
+
 int cli_copy(int from, int to, uint64_t size, int (*progress)(void *context, uint64_t done), void *context)
 {
     struct copy copy = {.from = from, .to = to, .progress = progress, .context = context};
     int code;
-    if (ioctl(to, FICLONE, from) == 0)
-        return 0;
     if (ftruncate(to, (off_t)size) != 0)
         return -1;
     code = copy_data(&copy, size);

@@ -3,7 +3,11 @@
 #ifndef CLI_COPY_H
 #define CLI_COPY_H
 
+#include <stdbool.h>
 #include <stdint.h>
+
+/* Whether `to`, which is empty, is a reflink of `from` now. */
+bool cli_clone(int from, int to);
 
 /* `to` is empty and gets size bytes. progress is called after each piece; non-zero ends it. 0, -1 (errno), or
  * 1: ended. */

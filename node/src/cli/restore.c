@@ -1,6 +1,7 @@
 #include "cli/restore.h"
 
 #include "cli/copy.h"
+#include "replica/contents_files.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -13,6 +14,7 @@
 #include <unistd.h>
 
 #define PROC_TEXT 64
+#define DAMAGED   (-1) /* no exit code: the bytes that the node gave are not those that the entry names */
 
 void cli_restore_init(struct cli_restore *restore, struct cli *cli)
 {
@@ -160,34 +162,48 @@ static int on_copied(void *context, uint64_t done)
     return cli_interrupted();
 }
 
-static int verify(const struct remora_entry *entry, int fd, const char *shown)
+/* The bytes at the node against what the entry names, beside or after the copy. Small ones came through the node's
+ * own hands, and drafts are not named by their bytes. */
+static bool is_to_be_checked(const struct remora_entry *entry)
 {
-    int differs = entry->content[0] == '\0' ? 0 : cli_verify(fd, entry->size, entry->content);
-    if (differs < 0)
-        return failed(shown);
-    return differs == 0
-               ? 0
-               : cli_fail(CLI_FAILED, "%s: what was written is not what the volume names; check this disk",
-                          shown);
+    return entry->size > REPLICA_CONTENTS_PACKED_MAX && entry->content[0] != '\0';
 }
 
-static int fill_file(struct cli_restore *restore, int from, int to, const struct remora_entry *entry,
-                     const char *shown)
+static int copied(struct cli_restore *restore, int from, int to, const struct remora_entry *entry,
+                  const char *shown)
 {
-    struct stat info;
-    if (fstat(from, &info) != 0)
-        return failed(shown);
-    if ((uint64_t)info.st_size != entry->size)
-        return cli_fail(CLI_FAILED, "%s: the node gave %lld bytes, not %llu", shown, (long long)info.st_size,
-                        (unsigned long long)entry->size);
     switch (cli_copy(from, to, entry->size, on_copied, restore->cli)) {
     case 0:
-        return restore->verify ? verify(entry, to, shown) : 0;
+        return 0;
     case 1:
         return cli_fail(CLI_INTERRUPTED, "interrupted");
     default:
         return failed(shown);
     }
+}
+
+static int fill_file(struct cli_restore *restore, int from, int to, const struct remora_entry *entry,
+                     const char *shown)
+{
+    bool cloned, checked = is_to_be_checked(entry);
+    struct cli_check check;
+    struct stat info;
+    int code = 0, differs;
+    if (fstat(from, &info) != 0)
+        return failed(shown);
+    if ((uint64_t)info.st_size != entry->size)
+        return cli_fail(CLI_FAILED, "%s: the node gave %lld bytes, not %llu", shown, (long long)info.st_size,
+                        (unsigned long long)entry->size);
+    cloned = cli_clone(from, to);
+    checked = checked && (!cloned || restore->verify);
+    if (checked)
+        cli_check_begin(&check, from, entry->size, entry->content);
+    if (!cloned)
+        code = copied(restore, from, to, entry, shown);
+    differs = checked ? cli_check_end(&check) : 0;
+    if (code == 0 && differs < 0)
+        code = failed(shown);
+    return code == 0 && differs > 0 ? DAMAGED : code;
 }
 
 /* Opens the bytes that the node holds: read-only, -1 for a file without any. */
@@ -203,10 +219,34 @@ static int open_bytes(struct cli_restore *restore, const char *path, const struc
     return error == 0 ? 0 : cli_fail_call(restore->cli, error, path);
 }
 
-static int make_file(struct cli_restore *restore, int from, int to, int dir, const char *name,
-                     const struct remora_entry *entry, const char *shown)
+/* Once more if the node's bytes were damaged: it is told to look, and gets them elsewhere if it finds them so. */
+static int fill_again(struct cli_restore *restore, int *from, int to, const char *path,
+                      const struct remora_entry *entry, const char *shown)
 {
-    int code = from >= 0 ? fill_file(restore, from, to, entry, shown) : 0;
+    int error = remora_verify(restore->cli->remora, &restore->cli->view, path, NULL), code;
+    if (error != 0)
+        return cli_fail_call(restore->cli, error, path);
+    close(*from);
+    code = open_bytes(restore, path, entry, from);
+    if (code != 0)
+        return code;
+    code = ftruncate(to, 0) != 0 ? failed(shown) : fill_file(restore, *from, to, entry, shown);
+    return code != DAMAGED
+               ? code
+               : cli_fail(
+                     CLI_FAILED,
+                     "%s: what was read is not what the volume names, though the node finds its copy well; "
+                     "check this machine's memory and disk",
+                     shown);
+}
+
+/* *from may be opened anew. */
+static int make_file(struct cli_restore *restore, int *from, int to, int dir, const char *name,
+                     const char *path, const struct remora_entry *entry, const char *shown)
+{
+    int code = *from >= 0 ? fill_file(restore, *from, to, entry, shown) : 0;
+    if (code == DAMAGED)
+        code = fill_again(restore, from, to, path, entry, shown);
     if (code == 0)
         code = set_metadata(restore, dir, name, entry, shown);
     if (code != 0)
@@ -222,19 +262,19 @@ int cli_restore_into(struct cli_restore *restore, int to, int dir, const char *n
         unlinkat(dir, name, 0);
         return code;
     }
-    code = make_file(restore, from, to, dir, name, entry, shown);
+    code = make_file(restore, &from, to, dir, name, path, entry, shown);
     if (from >= 0)
         close(from);
     return code;
 }
 
-static int create_file(struct cli_restore *restore, int from, int dir, const char *name,
+static int create_file(struct cli_restore *restore, int *from, int dir, const char *name, const char *path,
                        const struct remora_entry *entry, const char *shown)
 {
     int to = openat(dir, name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600), code;
     if (to < 0)
         return failed(shown);
-    code = make_file(restore, from, to, dir, name, entry, shown);
+    code = make_file(restore, from, to, dir, name, path, entry, shown);
     if (close(to) != 0 && code == 0) { /* where it is written only then */
         code = failed(shown);
         unlinkat(dir, name, 0);
@@ -249,7 +289,7 @@ static int restore_file(struct cli_restore *restore, int dir, const char *name, 
     if (code != 0)
         return code;
     if (from < 0 || !restore->hardlink || !share(restore, from, dir, name, entry))
-        code = create_file(restore, from, dir, name, entry, shown);
+        code = create_file(restore, &from, dir, name, path, entry, shown);
     if (from >= 0)
         close(from);
     return code;

@@ -6,10 +6,12 @@
 
 #include "cli/cli.h"
 
+#include <pthread.h>
+
 struct cli_restore {
     struct cli *cli;
     bool hardlink; /* share the node's own file where its mode, owner and times can be the entry's */
-    bool verify;   /* read back what was copied, against the content id */
+    bool verify;   /* also what was not copied but shared by a reflink */
     bool as_root;  /* owners are kept */
     bool warned;   /* of an attribute that this file system does not keep */
     bool skipped;  /* the last entry is a device, and this user may not make one: said, and left out */
@@ -37,5 +39,18 @@ int cli_remove_tree(int dir, const char *name);
 
 /* The bytes of a local file against a content id in hex. 0, -1 (errno), or 1: they differ. */
 int cli_verify(int fd, uint64_t size, const char *content);
+
+/* The same on a thread of its own, beside a copy of that file: the bytes are in memory then, so that both together
+ * take hardly longer than the copy. Small files are done when it ends. fd and content are borrowed until then. */
+struct cli_check {
+    int fd;
+    uint64_t size;
+    const char *content;
+    pthread_t thread;
+    bool threaded;
+    int result, error;
+};
+void cli_check_begin(struct cli_check *check, int fd, uint64_t size, const char *content);
+int cli_check_end(struct cli_check *check); /* as cli_verify */
 
 #endif

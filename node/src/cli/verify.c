@@ -9,6 +9,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#define THREAD_SIZE ((uint64_t)1 << 20) /* below it a thread costs as much as the hashing */
+
 struct verification {
     int fd;
     uint64_t size;
@@ -99,4 +101,30 @@ int cli_verify(int fd, uint64_t size, const char *content)
     if (code != 0)
         return -1;
     return equals_hex(&root, content) ? 0 : 1;
+}
+
+/* Beside a copy */
+
+static void *run_check(void *context)
+{
+    struct cli_check *check = context;
+    check->result = cli_verify(check->fd, check->size, check->content);
+    check->error = errno;
+    return NULL;
+}
+
+void cli_check_begin(struct cli_check *check, int fd, uint64_t size, const char *content)
+{
+    *check = (struct cli_check){.fd = fd, .size = size, .content = content};
+    check->threaded = size > THREAD_SIZE && pthread_create(&check->thread, NULL, run_check, check) == 0;
+}
+
+int cli_check_end(struct cli_check *check)
+{
+    if (check->threaded)
+        pthread_join(check->thread, NULL);
+    else
+        run_check(check);
+    errno = check->error;
+    return check->result;
 }

@@ -324,3 +324,21 @@ int remora_open(struct remora *remora, const struct remora_view *view, const cha
     *ret_size = size;
     return 0;
 }
+
+int remora_verify(struct remora *remora, const struct remora_view *view, const char *path, bool *ret_damaged)
+{
+    struct replica_pack_reader value;
+    struct replica_buffer params;
+    struct client_result result;
+    bool damaged = false;
+    int code;
+    begin_path(&params, view, path, 0);
+    code = client_simple(remora, "fs.verify", &params, &result);
+    if (code == 0 &&
+        (!client_find(&result, "damaged", &value) || replica_pack_read_bool(&value, &damaged) != 0))
+        code = client_malformed(remora, "fs.verify");
+    if (code == 0 && ret_damaged != NULL)
+        *ret_damaged = damaged;
+    client_result_close(&result);
+    return code;
+}

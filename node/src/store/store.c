@@ -334,8 +334,12 @@ static int open_contents(struct node_store *store, const struct node_store_optio
                          char **ret_message)
 {
     char path[PATH_MAX];
-    struct replica_contents_files_options files = {
-        .path = path, .log = store->log, .capacity = options->capacity, .free_floor = options->free_floor};
+    struct replica_contents_files_options files = {.path = path,
+                                                   .log = store->log,
+                                                   .capacity = options->capacity,
+                                                   .free_floor = options->free_floor,
+                                                   .on_damage = options->on_damage,
+                                                   .context = options->context};
     int rv;
     if ((size_t)snprintf(path, sizeof path, "%s/contents", store->path) >= sizeof path)
         return say(ret_message, REPLICA_E_INVALID,

@@ -24,6 +24,9 @@ struct node_store_options {
     const char *path;
     uint64_t capacity;   /* bytes of contents at most; 0: what the disk has */
     uint64_t free_floor; /* bytes to leave free */
+    /* of the contents: replica/contents_files.h */
+    void (*on_damage)(void *context, const struct replica_content_id *content, const char *where);
+    void *context;
 };
 
 struct node_store {

@@ -5,8 +5,10 @@
 #define CLI_RESTORE_H
 
 #include "cli/cli.h"
+#include "replica/merkle.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 struct cli_restore {
     struct cli *cli;
@@ -40,15 +42,18 @@ int cli_remove_tree(int dir, const char *name);
 /* The bytes of a local file against a content id in hex. 0, -1 (errno), or 1: they differ. */
 int cli_verify(int fd, uint64_t size, const char *content);
 
-/* The same on a thread of its own, beside a copy of that file: the bytes are in memory then, so that both together
- * take hardly longer than the copy. Small files are done when it ends. fd and content are borrowed until then. */
+/* The same on threads beside a copy of that file: the bytes are in memory then, so that with cores to spare both together take
+ * hardly longer than the copy. fd and content are borrowed until the end. */
+#define CLI_CHECK_THREADS_MAX 4 /* hash as fast as most disks read */
 struct cli_check {
     int fd;
     uint64_t size;
     const char *content;
-    pthread_t thread;
-    bool threaded;
-    int result, error;
+    struct replica_hash *ids; /* of all chunks */
+    atomic_uint next;         /* chunk to be taken */
+    atomic_int error;         /* errno */
+    pthread_t threads[CLI_CHECK_THREADS_MAX];
+    unsigned threads_n;
 };
 void cli_check_begin(struct cli_check *check, int fd, uint64_t size, const char *content);
 int cli_check_end(struct cli_check *check); /* as cli_verify */

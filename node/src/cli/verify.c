@@ -1,5 +1,5 @@
-/* Whether a file holds what its content id says: the Merkle root over its chunks; holes cost nothing to read.
- */
+/* Whether a file holds what its content id says: the Merkle root over its chunks, hashed by a few threads; holes
+ * cost nothing to read. */
 #include "cli/restore.h"
 
 #include "replica/merkle.h"
@@ -9,37 +9,40 @@
 #include <string.h>
 #include <unistd.h>
 
-#define THREAD_SIZE ((uint64_t)1 << 20) /* below it a thread costs as much as the hashing */
+#define THREAD_SIZE                                                                                          \
+    ((uint64_t)4 << 20) /* for each thread at least so much: below, a thread costs as much as its hashing */
 
-struct verification {
-    int fd;
-    uint64_t size;
+struct check_part {
+    struct cli_check *check;
     uint64_t data, hole; /* the next run of data that is known: [data, hole) */
     uint8_t *chunk;
-    struct replica_hash *chunks; /* of the page in course */
 };
 
 /* Whether [at, at + n) is a hole. Runs are looked up as the reading comes past them. */
-static bool is_hole(struct verification *v, uint64_t at, uint64_t n)
+static bool is_hole(struct check_part *part, uint64_t at, uint64_t n)
 {
-    while (v->hole <= at && v->data < v->size) {
-        off_t data = lseek(v->fd, (off_t)at, SEEK_DATA), hole = data < 0 ? -1 : lseek(v->fd, data, SEEK_HOLE);
+    const struct cli_check *check = part->check;
+    while (part->hole <= at && part->data < check->size) {
+        off_t data = lseek(check->fd, (off_t)at, SEEK_DATA),
+              hole = data < 0 ? -1 : lseek(check->fd, data, SEEK_HOLE);
         bool none = data < 0 && errno == ENXIO;
-        v->data = none ? v->size : hole < 0 ? at : (uint64_t)data;
-        v->hole = none || hole < 0 ? v->size : (uint64_t)hole;
+        part->data = none ? check->size : hole < 0 ? at : (uint64_t)data;
+        part->hole = none || hole < 0 ? check->size : (uint64_t)hole;
     }
-    return v->data >= at + n;
+    return part->data >= at + n;
 }
 
-static int hash_chunk(struct verification *v, uint64_t at, size_t n, struct replica_hash *ret_hash)
+static int hash_chunk(struct check_part *part, uint32_t index)
 {
-    size_t done = 0;
-    if (is_hole(v, at, n)) {
-        replica_merkle_zero_chunk(n, ret_hash);
+    struct cli_check *check = part->check;
+    uint64_t at = index * REPLICA_CHUNK_SIZE;
+    size_t n = replica_merkle_chunk_size(check->size, index), done = 0;
+    if (is_hole(part, at, n)) {
+        replica_merkle_zero_chunk(n, &check->ids[index]);
         return 0;
     }
     while (done < n) {
-        ssize_t got = pread(v->fd, v->chunk + done, n - done, (off_t)(at + done));
+        ssize_t got = pread(check->fd, part->chunk + done, n - done, (off_t)(at + done));
         if (got < 0 && errno == EINTR && !cli_interrupted())
             continue;
         if (got <= 0) {
@@ -48,32 +51,39 @@ static int hash_chunk(struct verification *v, uint64_t at, size_t n, struct repl
         }
         done += (size_t)got;
     }
-    replica_merkle_chunk(v->chunk, n, ret_hash);
+    replica_merkle_chunk(part->chunk, n, &check->ids[index]);
     return 0;
 }
 
-static int hash_page(struct verification *v, uint32_t page, struct replica_hash *ret_hash)
+/* Takes chunk after chunk until all are taken. */
+static void *hash_some(void *context)
 {
-    uint32_t n = replica_merkle_page_chunks(v->size, page), first = page * REPLICA_PAGE_CHUNKS;
-    for (uint32_t i = 0; i < n; i++)
-        if (hash_chunk(v, (uint64_t)(first + i) * REPLICA_CHUNK_SIZE,
-                       replica_merkle_chunk_size(v->size, first + i), &v->chunks[i]) != 0)
-            return -1;
-    replica_merkle_fold(v->chunks, n, ret_hash);
-    return 0;
+    struct cli_check *check = context;
+    struct check_part part = {.check = check, .chunk = malloc(REPLICA_CHUNK_SIZE)};
+    uint32_t chunks = replica_merkle_chunks(check->size), index;
+    int failed = part.chunk == NULL ? ENOMEM : 0;
+    while (failed == 0 && atomic_load(&check->error) == 0 &&
+           (index = atomic_fetch_add(&check->next, 1)) < chunks)
+        if (hash_chunk(&part, index) != 0)
+            failed = errno;
+    if (failed != 0)
+        atomic_store(&check->error, failed);
+    free(part.chunk);
+    return NULL;
 }
 
-static int root_of(struct verification *v, struct replica_hash *ret_root)
+static int root_of(const struct cli_check *check, struct replica_hash *ret_root)
 {
-    uint32_t pages = replica_merkle_pages(v->size);
-    struct replica_hash *ids = malloc((pages > 0 ? pages : 1) * sizeof ids[0]);
-    int code = ids == NULL ? -1 : 0;
-    for (uint32_t i = 0; code == 0 && i < pages; i++)
-        code = hash_page(v, i, &ids[i]);
-    if (code == 0)
-        replica_merkle_fold(ids, pages, ret_root);
+    uint32_t pages = replica_merkle_pages(check->size);
+    struct replica_hash *ids = malloc(pages * sizeof ids[0]);
+    if (ids == NULL)
+        return -1;
+    for (uint32_t i = 0; i < pages; i++)
+        replica_merkle_fold(check->ids + (size_t)i * REPLICA_PAGE_CHUNKS,
+                            replica_merkle_page_chunks(check->size, i), &ids[i]);
+    replica_merkle_fold(ids, pages, ret_root);
     free(ids);
-    return code;
+    return 0;
 }
 
 static bool equals_hex(const struct replica_hash *hash, const char *hex)
@@ -84,47 +94,44 @@ static bool equals_hex(const struct replica_hash *hash, const char *hex)
     return strcmp(text, hex) == 0;
 }
 
-int cli_verify(int fd, uint64_t size, const char *content)
-{
-    struct verification v = {.fd = fd,
-                             .size = size,
-                             .chunk = malloc(REPLICA_CHUNK_SIZE),
-                             .chunks = malloc(REPLICA_PAGE_CHUNKS * sizeof(struct replica_hash))};
-    struct replica_hash root;
-    int code = v.chunk == NULL || v.chunks == NULL ? -1 : 0;
-    if (size == 0)
-        replica_hash_bytes("", 0, &root);
-    else if (code == 0)
-        code = root_of(&v, &root);
-    free(v.chunk);
-    free(v.chunks);
-    if (code != 0)
-        return -1;
-    return equals_hex(&root, content) ? 0 : 1;
-}
-
-/* Beside a copy */
-
-static void *run_check(void *context)
-{
-    struct cli_check *check = context;
-    check->result = cli_verify(check->fd, check->size, check->content);
-    check->error = errno;
-    return NULL;
-}
-
 void cli_check_begin(struct cli_check *check, int fd, uint64_t size, const char *content)
 {
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
     *check = (struct cli_check){.fd = fd, .size = size, .content = content};
-    check->threaded = size > THREAD_SIZE && pthread_create(&check->thread, NULL, run_check, check) == 0;
+    check->ids = malloc((replica_merkle_chunks(size) + 1u) * sizeof check->ids[0]);
+    if (check->ids == NULL) {
+        atomic_store(&check->error, ENOMEM);
+        return;
+    }
+    while (check->threads_n < CLI_CHECK_THREADS_MAX && check->threads_n < (cores > 1 ? cores : 1) &&
+           size >= (check->threads_n + 1) * THREAD_SIZE &&
+           pthread_create(&check->threads[check->threads_n], NULL, hash_some, check) == 0)
+        check->threads_n++;
 }
 
 int cli_check_end(struct cli_check *check)
 {
-    if (check->threaded)
-        pthread_join(check->thread, NULL);
-    else
-        run_check(check);
-    errno = check->error;
-    return check->result;
+    struct replica_hash root;
+    int code;
+    if (check->ids != NULL)
+        hash_some(check); /* what the others have not taken */
+    for (unsigned i = 0; i < check->threads_n; i++)
+        pthread_join(check->threads[i], NULL);
+    errno = atomic_load(&check->error);
+    code = errno != 0 ? -1 : 0;
+    if (code == 0 && check->size == 0)
+        replica_hash_bytes("", 0, &root);
+    else if (code == 0)
+        code = root_of(check, &root);
+    free(check->ids);
+    if (code != 0)
+        return -1;
+    return equals_hex(&root, check->content) ? 0 : 1;
+}
+
+int cli_verify(int fd, uint64_t size, const char *content)
+{
+    struct cli_check check;
+    cli_check_begin(&check, fd, size, content);
+    return cli_check_end(&check);
 }

@@ -28,11 +28,15 @@ def content(source, name):
         return f.read()
 
 
+def complete(node):
+    """The files of complete contents."""
+    contents = os.path.join(node.data, "contents")
+    return [*glob.glob(os.path.join(contents, "whole", "*", "*")), *glob.glob(os.path.join(contents, "packs", "*"))]
+
+
 def rot(node, data, at=-1):
     """Flips a bit of what holds data in that node's contents, and leaves the times alone, as a disk would. Returns the path."""
-    for path in glob.glob(os.path.join(node.data, "contents", "*", "**"), recursive=True):
-        if not os.path.isfile(path) or "/quarantine/" in path:
-            continue
+    for path in complete(node):
         with open(path, "rb") as f:
             where = f.read().find(data)
         if where < 0:
@@ -49,11 +53,10 @@ def rot(node, data, at=-1):
 
 
 def holds(node, data):
-    for path in glob.glob(os.path.join(node.data, "contents", "*", "**"), recursive=True):
-        if os.path.isfile(path) and "/quarantine/" not in path:
-            with open(path, "rb") as f:
-                if data in f.read():
-                    return True
+    for path in complete(node):
+        with open(path, "rb") as f:
+            if data in f.read():
+                return True
     return False
 
 
@@ -108,8 +111,14 @@ class Damage(unittest.TestCase):
             self.assertTrue(api.call("fs.stat", view=view, path="t/whole")["complete"])
             for wrong in (lambda p: os.unlink(p), lambda p: os.truncate(p, MIB)):
                 wait_for("the file is there again", lambda: os.path.exists(path))
+                said = node.tail(1 << 20).count("content_damaged")
                 wrong(path)
-                self.assertFalse(api.call("fs.stat", view=view, path="t/whole")["complete"])
+
+                def noticed():  # at once, or once its seal is done: it may just have come back
+                    api.call("fs.stat", view=view, path="t/whole")
+                    return node.tail(1 << 20).count("content_damaged") > said
+
+                wait_for("stat noticed", noticed)
                 self.assertEqual(api.read(view, "t/whole"), whole)
 
     def test_a_voter_and_a_cache_read_on(self):
@@ -136,7 +145,7 @@ class Damage(unittest.TestCase):
             os.unlink(rot(cluster[3], whole))
             with cluster[3].api() as api:
                 view = api.view("v", read_only=True)
-                self.assertFalse(api.call("fs.stat", view=view, path="t/whole")["complete"])
+                wait_for("stat sees that it has gone", lambda: not api.call("fs.stat", view=view, path="t/whole")["complete"])
                 wait_for("n3 has fetched it again", lambda: holds(cluster[3], whole))
                 wait_for("and says so", lambda: api.call("fs.stat", view=view, path="t/whole")["complete"])
             cluster[3].stop()  # all of it gone, while it was away

@@ -84,17 +84,34 @@ class Visibility(unittest.TestCase):
             apis = [node.api() for node in cluster.nodes]
             views = [api.view("v") for api in apis]
             for i, (api, view) in enumerate(zip(apis, views)):
-                api.write(view, "index.jsonl", b"line of %d\n" % i)
+                api.write(view, "index.jsonl", b"line of %d\n" % i * (1 + 50000 * i))
             calls = [api.send("view.commit", view=view) for api, view in zip(apis, views)]
-            for api, call in zip(apis, calls):
-                api.wait(call)
+            answers = [api.wait(call) for api, call in zip(apis, calls)]
             seen = set()
             for api, view in zip(apis, views):
                 api.reload(view)
                 seen.add(api.read(view, "index.jsonl"))
             self.assertEqual(len(seen), 1)
-            lost = apis[0].call("volume.history", name="v")["versions"]
-            self.assertEqual(len([v for v in lost if v["path"] == "index.jsonl" and v["lost"]]), 2)
+            lost = [v for v in apis[0].call("volume.history", name="v")["versions"] if v["path"] == "index.jsonl"]
+            self.assertEqual([v["lost"] for v in lost], [True, True])
+            # … and what they wrote is read by their commits, on every node, the small one's entry and the large one's content.
+            wrote = {a["commit"]: b"line of %d\n" % i * (1 + 50000 * i) for i, a in enumerate(answers)}
+            self.assertLess({v["commit"] for v in lost}, set(wrote))
+            for api, node in zip(apis, cluster.nodes):
+                view = api.view("v", read_only=True)
+                for commit, data in wrote.items():
+                    self.assertEqual(api.call("fs.stat", view=view, path="index.jsonl", at=commit)["size"], len(data))
+                    read = api.call("fs.read", view=view, path="index.jsonl", offset=0, length=1 << 20, at=commit)["data"]
+                    self.assertEqual(read, data)
+                    self.assertEqual(node.cli("cat", "v", "index.jsonl", "--at", commit).stdout, data)
+                self.assertIn(api.read(view, "index.jsonl"), wrote.values())
+                self.assertIn(b"no longer kept", node.cli("cat", "v", "index.jsonl", "--at", "0" * 32, check=1).stderr)
+                node.cli("cat", "v", "index.jsonl", "--at", "latest", check=2)
+                target = os.path.join(cluster.directory, "got")
+                for commit, data in wrote.items():
+                    node.cli("get", "v", "index.jsonl", target, "--at", commit, "--force")
+                    with open(target, "rb") as file:
+                        self.assertEqual(file.read(), data)
             for api in apis:
                 api.close()
 

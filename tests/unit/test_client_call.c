@@ -262,7 +262,7 @@ static void test_call_error(void **state)
 {
     struct script script;
     struct remora *remora = start(&script, play_errors);
-    struct remora_view view = {{1}};
+    struct remora_view view = {.id = {1}};
     (void)state;
     assert_int_equal(remora_view_close(remora, &view), 0);
     assert_int_equal(remora_remove(remora, &view, "a", true), REMORA_E_NOSPACE);
@@ -384,7 +384,7 @@ static void test_silence_times_out(void **state)
 {
     struct script script;
     struct remora_commit commit;
-    struct remora_view view = {{1}};
+    struct remora_view view = {.id = {1}};
     struct remora *remora = start(&script, play_silence);
     (void)state;
     remora_set_timeout(remora, 50);
@@ -404,7 +404,7 @@ static void play_hang_up(struct script *script)
 static void test_lost_connection(void **state)
 {
     struct script script;
-    struct remora_view view = {{1}};
+    struct remora_view view = {.id = {1}};
     struct remora *remora = start(&script, play_hang_up);
     (void)state;
     assert_int_equal(remora_view_close(remora, &view), REMORA_E_UNAVAILABLE);
@@ -426,7 +426,7 @@ static void play_refusal(struct script *script)
 static void test_refused(void **state)
 {
     struct script script;
-    struct remora_view view = {{1}};
+    struct remora_view view = {.id = {1}};
     struct remora *remora = start(&script, play_refusal);
     (void)state;
     join(&script);
@@ -446,7 +446,7 @@ static void play_nonsense(struct script *script)
 static void test_nonsense(void **state)
 {
     struct script script;
-    struct remora_view view = {{1}};
+    struct remora_view view = {.id = {1}};
     struct remora *remora = start(&script, play_nonsense);
     (void)state;
     assert_int_equal(remora_view_close(remora, &view), REPLICA_E_MALFORMED);
@@ -503,7 +503,7 @@ static void test_entries_and_descriptors(void **state)
 {
     struct script script;
     struct remora *remora = start(&script, play_entries);
-    struct remora_view view = {{1}};
+    struct remora_view view = {.id = {1}};
     uint8_t value[] = {1, 0, 2};
     char name[] = "user.x", a[] = "a", b[] = "d/b", text[8] = "";
     struct remora_xattr xattr = {.name = name, .value = value, .size = sizeof value};

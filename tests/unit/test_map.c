@@ -448,6 +448,52 @@ static void history_names_what_is_lost(void **state)
     assert_string_equal(text, "");
 }
 
+/* Of a file with several names it is the object's bytes that count: those that the commit wrote, or found. */
+static void a_version_is_found_by_its_commit(void **state)
+{
+    struct fixture *fixture = *state;
+    static const struct {
+        uint8_t commit;
+        const char *path, *text; /* NULL: none is found */
+        bool lost;
+    } WANTED[] = {
+        {1, "f", "one", false}, {2, "f", "lost", true}, {3, "f", "three", false}, {4, "f", NULL, false},
+        {3, "g", NULL, false},  {5, "n", "old", false}, {6, "n", "new", true},    {7, "m", "new", false},
+    };
+    struct replica_op ops[2];
+    struct replica_version version;
+    struct replica_entry link = link_to(1), old = support_file("old"), new = support_file("new"),
+                         three = support_file("three");
+    put(fixture, 10, 1, "f", support_file("one"));
+    put(fixture, 5, 2, "f", support_file("lost")); /* older than what is there */
+    ops[0] = op_on("f", &three, 10, 1);
+    apply_ops(fixture, 20, 3, ops, 1);
+    ops[0] = (struct replica_op){.target = REPLICA_TARGET_OBJECT, .object = link.object, .entry = old};
+    ops[1] = op_on("n", &link, 0, 0);
+    apply_ops(fixture, 30, 5, ops, 2);
+    ops[0].entry = new;
+    ops[1] = op_on("n", &link, 30, 5);
+    ops[0].base = ops[1].base;
+    apply_ops(fixture, 40, 6, ops, 2);
+    put(fixture, 50, 7, "m", link);
+    put_object(fixture, 60, 8, 1, "newer"); /* without having seen "new" */
+    replica_version_init(&version);
+    for (size_t i = 0; i < sizeof WANTED / sizeof WANTED[0]; i++) {
+        struct replica_id commit;
+        int rv;
+        memset(commit.bytes, WANTED[i].commit, sizeof commit.bytes);
+        rv = replica_map_version_by(&fixture->map, support_path(WANTED[i].path), &commit, &version);
+        assert_int_equal(rv, WANTED[i].text == NULL ? REPLICA_E_NOTFOUND : 0);
+        if (rv != 0)
+            continue;
+        assert_int_equal(version.entry.blob.size, strlen(WANTED[i].text));
+        assert_memory_equal(version.entry.blob.data, WANTED[i].text, strlen(WANTED[i].text));
+        assert_true(version.lost == WANTED[i].lost);
+        assert_true(replica_id_equal(&version.stamp.commit, &commit));
+    }
+    replica_version_close(&version);
+}
+
 static void references_are_found_by_content(void **state)
 {
     struct fixture *fixture = *state;
@@ -764,6 +810,7 @@ int main(void)
                                         teardown),
         cmocka_unit_test_setup_teardown(listing_what_is_not_a_directory, setup, teardown),
         cmocka_unit_test_setup_teardown(history_names_what_is_lost, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_version_is_found_by_its_commit, setup, teardown),
         cmocka_unit_test_setup_teardown(references_are_found_by_content, setup, teardown),
         cmocka_unit_test_setup_teardown(damage_is_told, setup, teardown),
         cmocka_unit_test(the_state_is_a_function_of_the_set),

@@ -43,8 +43,11 @@ int remora_call(struct remora *remora, const char *method, const void *params, s
                 const int *fds, size_t fds_n, void **ret_result, size_t *ret_result_n, int *ret_fds,
                 size_t *ret_fds_n);
 
+/* Filled in by remora_view_open. at: "", or a commit's id in hex, set by the caller of a stat, read or open: then that means the version of
+ * the path that this commit wrote (superseded or lost, too), as long as it is kept. */
 struct remora_view {
     uint8_t id[16];
+    char at[33];
 };
 
 enum remora_volume_flags { REMORA_IF_MISSING = 1 };

@@ -118,6 +118,42 @@ int api_get_writable_view(struct api_call *call, struct replica_view **ret_view)
     return code;
 }
 
+int api_get_at(struct api_call *call, struct api_at *ret_at)
+{
+    char text[33] = "";
+    int code = api_get_name(call, "at", false, text, sizeof text);
+    ret_at->given = text[0] != '\0';
+    if (code != 0 || !ret_at->given || replica_id_parse(text, &ret_at->commit) == 0)
+        return code;
+    api_fail(call, REPLICA_E_INVALID, "%s: `at` must be a commit's id, 32 hex digits, not \"%s\"",
+             call->method->name, text);
+    return REPLICA_E_INVALID;
+}
+
+int api_look_up(struct replica_view *view, struct replica_path path, const struct api_at *at,
+                struct replica_version *ret_version)
+{
+    int code;
+    if (!at->given)
+        return replica_view_lookup(view, path, ret_version);
+    code = replica_view_version_by(view, path, &at->commit, ret_version);
+    return code == 0 && ret_version->tombstone ? REPLICA_E_NOTFOUND : code;
+}
+
+void api_fail_look_up(struct api_call *call, struct replica_path path, const struct api_at *at, int code)
+{
+    char text[33];
+    if (!at->given || code != REPLICA_E_NOTFOUND) {
+        api_fail_path(call, path, code, NULL, 0);
+        return;
+    }
+    replica_id_format(&at->commit, text);
+    api_fail(call, code,
+             "/%.*s: no version of it by commit %s is kept: that commit did not write it, or removed it, or "
+             "the version is no longer kept",
+             path.size > 200 ? 200 : (int)path.size, path.size > 0 ? path.text : "", text);
+}
+
 int64_t api_now_ns(void)
 {
     struct timespec now;

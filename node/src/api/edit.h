@@ -22,6 +22,16 @@ void api_fail_content(struct api_call *call, struct replica_path path,
 /* As api_get_view, for a change: READONLY is said before any work is done. */
 int api_get_writable_view(struct api_call *call, struct replica_view **ret_view);
 int64_t api_now_ns(void); /* since 1970 */
+/* `at`: reading means the version of a path that one commit wrote, instead of what the view shows. */
+struct api_at {
+    bool given;
+    struct replica_id commit;
+};
+/* 0, or the call is answered. */
+int api_get_at(struct api_call *call, struct api_at *ret_at);
+int api_look_up(struct replica_view *view, struct replica_path path, const struct api_at *at,
+                struct replica_version *ret_version);
+void api_fail_look_up(struct api_call *call, struct replica_path path, const struct api_at *at, int code);
 /* NUL-terminated copies. */
 void api_path_set(struct api_path *target, const char *text, size_t n);
 

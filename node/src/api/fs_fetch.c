@@ -187,12 +187,15 @@ static void go_on(struct api_call *call)
 static void begin(struct api_call *call, struct fetching *fetching, struct replica_view *view, bool recursive)
 {
     struct replica_version version;
+    struct api_at at;
     bool directory;
-    int code;
+    int code = api_get_at(call, &at);
+    if (code != 0)
+        return;
     replica_version_init(&version);
-    code = replica_view_lookup(view, fetching->path.path, &version);
+    code = api_look_up(view, fetching->path.path, &at, &version);
     directory = code == 0 && version.entry.kind == REPLICA_KIND_DIRECTORY;
-    if (code == 0 && directory && !recursive)
+    if (code == 0 && directory && (!recursive || at.given))
         code = REPLICA_E_ISDIR;
     if (code == 0 && !directory) {
         (void)fetch_file(fetching, fetching->path.path, &version);
@@ -200,9 +203,12 @@ static void begin(struct api_call *call, struct fetching *fetching, struct repli
     }
     replica_version_close(&version);
     if (code == REPLICA_E_ISDIR)
-        api_fail(call, code, "/%s: is a directory; `recursive` fetches what is in it", fetching->path.text);
+        api_fail(call, code,
+                 at.given ? "/%s: is a directory; `at` is of one file"
+                          : "/%s: is a directory; `recursive` fetches what is in it",
+                 fetching->path.text);
     else if (code != 0)
-        api_fail_path(call, fetching->path.path, code, NULL, 0);
+        api_fail_look_up(call, fetching->path.path, &at, code);
     else
         go_on(call);
 }

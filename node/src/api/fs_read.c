@@ -16,28 +16,30 @@
 #define ATTEMPTS_MAX 8
 
 /* 0, or the call is answered. */
-static int look_up(struct api_call *call, struct replica_view **ret_view, struct api_path *ret_path,
-                   struct replica_version *ret_version)
+static int look_up(struct api_call *call, struct api_path *ret_path, struct replica_version *ret_version)
 {
-    int code = api_get_view(call, ret_view);
+    struct replica_view *view;
+    struct api_at at;
+    int code = api_get_view(call, &view);
     if (code == 0)
         code = api_get_path(call, "path", true, ret_path);
+    if (code == 0)
+        code = api_get_at(call, &at);
     if (code != 0)
         return code;
-    code = replica_view_lookup(*ret_view, ret_path->path, ret_version);
+    code = api_look_up(view, ret_path->path, &at, ret_version);
     if (code != 0)
-        api_fail_path(call, ret_path->path, code, NULL, 0);
+        api_fail_look_up(call, ret_path->path, &at, code);
     return code;
 }
 
 void api_fs_stat(struct api_call *call)
 {
     struct replica_version version;
-    struct replica_view *view;
     struct replica_buffer reply;
     struct api_path path;
     replica_version_init(&version);
-    if (look_up(call, &view, &path, &version) == 0) {
+    if (look_up(call, &path, &version) == 0) {
         if (version.entry.kind == REPLICA_KIND_FILE && version.entry.blob.kind == REPLICA_BLOB_CONTENT)
             (void)replica_contents_files_glance(api_contents(call), &version.entry.blob.content);
         api_reply_begin(call, &reply);
@@ -111,6 +113,7 @@ void api_fs_list(struct api_call *call)
 struct reading {
     struct replica_id view, volume;
     struct api_path path;
+    struct api_at at;
     bool whole;  /* fs.open, fs.verify */
     bool verify; /* fs.verify */
     bool damaged;
@@ -399,9 +402,13 @@ static void begin_reading(struct api_call *call)
     bool is_inline;
     int code;
     replica_version_init(&version);
-    code = view == NULL ? REPLICA_E_NOTFOUND : replica_view_lookup(view, reading->path.path, &version);
-    if (code == 0)
-        code = aim(call, reading, &version.entry);
+    code = view == NULL ? REPLICA_E_NOTFOUND : api_look_up(view, reading->path.path, &reading->at, &version);
+    if (code != 0) {
+        replica_version_close(&version);
+        api_fail_look_up(call, reading->path.path, &reading->at, code);
+        return;
+    }
+    code = aim(call, reading, &version.entry);
     is_inline = version.entry.blob.kind == REPLICA_BLOB_INLINE;
     replica_version_close(&version);
     if (code == REPLICA_E_INVALID)
@@ -437,7 +444,9 @@ static struct reading *new_reading(struct api_call *call)
     reading->view = replica_view_info(view)->options.id;
     reading->volume = replica_view_info(view)->options.volume;
     reading->contents = api_contents(call);
-    return api_get_path(call, "path", true, &reading->path) == 0 ? reading : NULL;
+    return api_get_path(call, "path", true, &reading->path) == 0 && api_get_at(call, &reading->at) == 0
+               ? reading
+               : NULL;
 }
 
 void api_fs_read(struct api_call *call)

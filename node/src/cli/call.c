@@ -53,7 +53,7 @@ int cli_fail_call(struct cli *cli, int error, const char *about)
     cli_progress_hide(&cli->progress);
     if (error == REPLICA_E_CANCELLED)
         return cli_fail(CLI_INTERRUPTED, "interrupted");
-    if (error == REPLICA_E_NOTFOUND && about != NULL)
+    if (error == REPLICA_E_NOTFOUND && about != NULL && cli->view.at[0] == '\0')
         return cli_fail(CLI_FAILED, "%s: No such file or directory", about);
     if (about != NULL && strstr(text, about) == NULL)
         return cli_fail(cli_exit_of(error), "%s: %s", about, text);
@@ -104,7 +104,13 @@ void cli_disconnect(struct cli *cli)
 
 int cli_open_view(struct cli *cli, const char *volume, unsigned flags)
 {
-    int code = cli_connect(cli), error;
+    const char *at = cli_text(cli, "at");
+    int code, error;
+    if (at != NULL &&
+        (strlen(at) != sizeof cli->view.at - 1 || strspn(at, "0123456789abcdefABCDEF") != strlen(at)))
+        return cli_fail(CLI_REFUSED, "--at: %s: a commit's id has 32 hex digits; `remora log` lists them",
+                        at);
+    code = cli_connect(cli);
     if (code != 0)
         return code;
     if (cli_flag(cli, "local"))
@@ -118,6 +124,8 @@ int cli_open_view(struct cli *cli, const char *volume, unsigned flags)
                         remora_error(cli->remora));
     if (error != 0)
         return cli_fail_call(cli, error, volume);
+    if (at != NULL)
+        snprintf(cli->view.at, sizeof cli->view.at, "%s", at);
     cli->view_open = true;
     return 0;
 }

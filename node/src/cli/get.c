@@ -150,9 +150,11 @@ int cli_fetch(struct cli *cli, const char *path, bool recursive)
     int code;
     memcpy(view.bytes, cli->view.id, sizeof view.bytes);
     replica_buffer_init(&params);
-    replica_pack_map(&params, 3);
+    replica_pack_map(&params, 4);
     replica_pack_cstr(&params, "view");
     replica_pack_id(&params, &view);
+    replica_pack_cstr(&params, "at"); /* empty: what the view shows */
+    replica_pack_cstr(&params, cli->view.at);
     replica_pack_cstr(&params, "path");
     replica_pack_cstr(&params, path);
     replica_pack_cstr(&params, "recursive");
@@ -294,7 +296,9 @@ int cli_verb_get(struct cli *cli)
         code = cli_stat(cli, get.remote.text, &get.entry);
     if (code != 0)
         return code;
-    if (stream && get.entry.kind != REMORA_FILE)
+    if (cli->view.at[0] != '\0' && get.entry.kind == REMORA_DIRECTORY)
+        code = cli_fail(CLI_REFUSED, "%s: is a directory; --at gets one file", cli_shown(get.remote.text));
+    else if (stream && get.entry.kind != REMORA_FILE)
         code = cli_fail(CLI_REFUSED, "%s is no file: only a file goes to standard output",
                         cli_shown(get.remote.text));
     else if (stream)

@@ -13,6 +13,12 @@
         0, "local", CLI_FLAG, NULL, "what this node knows, without asking a majority for the latest commit"  \
     }
 
+#define AT                                                                                                   \
+    {                                                                                                        \
+        0, "at", CLI_TEXT, "COMMIT",                                                                         \
+            "the version that this commit wrote, superseded or lost, as long as it is kept"                  \
+    }
+
 static const struct cli_option KEYGEN[] = {
     {0, "from", CLI_TEXT, "FILE", "make a credential with less authority out of this key"},
     {0, "role", CLI_TEXT, "ROLE", "of the credential: voter, cache or client"},
@@ -50,10 +56,11 @@ static const struct cli_option LS[] = {
     LOCAL,
     END,
 };
-static const struct cli_option READ[] = {LOCAL, END};
+static const struct cli_option STAT[] = {AT, LOCAL, END};
 static const struct cli_option CAT[] = {
     {0, "offset", CLI_NUMBER, "N", "begin at this byte"},
     {0, "length", CLI_NUMBER, "N", "at most so many bytes"},
+    AT,
     LOCAL,
     END,
 };
@@ -69,6 +76,7 @@ static const struct cli_option RECURSIVE[] = {
 static const struct cli_option PUT[] = {{'f', "force", CLI_FLAG, NULL, "replace files that exist"}, END};
 static const struct cli_option GET[] = {
     {'f', "force", CLI_FLAG, NULL, "replace files that exist; nothing else is removed"},
+    AT,
     LOCAL,
     END,
 };
@@ -136,7 +144,7 @@ const struct cli_verb CLI_VERBS[] = {
      "before an interruption stays on the node and is not fetched again.",
      GET, 2, 3, cli_verb_get},
     {"cat", "VOL PATH...", "write files to standard output", NULL, CAT, 2, -1, cli_verb_cat},
-    {"stat", "VOL PATH...", "all that is known of a path", NULL, READ, 2, -1, cli_verb_stat},
+    {"stat", "VOL PATH...", "all that is known of a path", NULL, STAT, 2, -1, cli_verb_stat},
     {"du", "VOL [PATH]", "bytes in each directory", "Files with several names count once.", DU, 1, 2,
      cli_verb_du},
     {"mkdir", "VOL PATH...", "make directories, as one commit", NULL, MKDIR, 2, -1, cli_verb_mkdir},

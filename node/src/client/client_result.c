@@ -105,9 +105,12 @@ void client_pack_key(struct replica_buffer *out, const char *key)
 
 void client_pack_view(struct replica_buffer *out, const struct remora_view *view, size_t more)
 {
-    replica_pack_map(out, 1 + more);
+    bool at = view->at[0] != '\0';
+    replica_pack_map(out, 1 + at + more);
     client_pack_key(out, "view");
     replica_pack_bin(out, view->id, sizeof view->id);
+    if (at)
+        client_pack_path(out, "at", view->at);
 }
 
 void client_pack_path(struct replica_buffer *out, const char *key, const char *path)

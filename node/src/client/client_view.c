@@ -59,8 +59,10 @@ int remora_view_open(struct remora *remora, const char *volume, const char *sub,
     code = client_simple(remora, "view.open", &params, &result);
     if (code == 0 && (!client_find(&result, "view", &value) || replica_pack_read_id(&value, &id) != 0))
         code = client_malformed(remora, "view.open");
-    if (code == 0)
+    if (code == 0) {
+        memset(ret_view, 0, sizeof *ret_view);
         memcpy(ret_view->id, id.bytes, sizeof ret_view->id);
+    }
     client_result_close(&result);
     return code;
 }

@@ -112,6 +112,11 @@ int replica_map_list(const struct replica_map *map, struct replica_path dir, str
 int replica_map_history(const struct replica_map *map, struct replica_path path,
                         int (*visit)(void *context, const struct replica_version *version), void *context);
 
+/* The version of path that a commit wrote, whether it won, was superseded or lost (and is marked so), as long as it is kept; of a LINK with
+ * the object's entry as that commit wrote it, or found it. Errors: NOTFOUND. */
+int replica_map_version_by(const struct replica_map *map, struct replica_path path,
+                           const struct replica_id *commit, struct replica_version *ret_version);
+
 /* All lost versions of the volume, by path: neither the winner nor named as base by any
  * version of that path. */
 int replica_map_lost(const struct replica_map *map,

@@ -94,6 +94,10 @@ int replica_view_list(struct replica_view *view, struct replica_path dir, struct
                                    const struct replica_version *version),
                       void *context);
 
+/* The version of path that a commit wrote (replica_map_version_by), whatever the view's snapshot and drafts. Errors: NOTFOUND. */
+int replica_view_version_by(struct replica_view *view, struct replica_path path,
+                            const struct replica_id *commit, struct replica_version *ret_version);
+
 /* Writing. Each takes effect whole or not at all, into the log batch. An alias (replica/map.h) can be read, removed and renamed, not
  * written: that would be READONLY, too. Errors of all: READONLY; NOTFOUND (a parent), NOTDIR, PERM (a hard link in a version 1 volume: the caller passes version). */
 /* Creates or replaces path by entry (kind any but LINK; a file's blob may be DRAFT). A name of a link object keeps being one: the

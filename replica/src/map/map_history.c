@@ -100,6 +100,50 @@ int replica_map_history(const struct replica_map *map, struct replica_path path,
     return rv;
 }
 
+/* What the commit wrote, or (object) the newest that is not newer than `upto`, moved into ret_version. */
+static int take_version(const struct replica_map *map, const struct replica_target_name *name,
+                        const struct replica_id *commit, const struct replica_stamp *upto,
+                        struct replica_version *ret_version)
+{
+    struct versions versions = {NULL, 0};
+    int rv = gather(map, name, &versions), found = REPLICA_E_NOTFOUND;
+    for (size_t i = 0; i < versions.n && rv == 0 && found != 0; i++) {
+        struct replica_version *version = &versions.items[i];
+        if (upto != NULL ? replica_stamp_compare(&version->stamp, upto) > 0
+                         : !replica_id_equal(&version->stamp.commit, commit))
+            continue;
+        replica_version_close(ret_version);
+        *ret_version = *version;
+        replica_version_init(version);
+        found = 0;
+    }
+    close_versions(&versions);
+    return rv != 0 ? rv : found;
+}
+
+int replica_map_version_by(const struct replica_map *map, struct replica_path path,
+                           const struct replica_id *commit, struct replica_version *ret_version)
+{
+    struct replica_target_name name = {.target = REPLICA_TARGET_PATH, .path = path},
+                               object = {.target = REPLICA_TARGET_OBJECT};
+    struct replica_stamp stamp;
+    bool lost;
+    int rv = take_version(map, &name, commit, NULL, ret_version);
+    if (rv != 0 || ret_version->tombstone || ret_version->entry.kind != REPLICA_KIND_LINK)
+        return rv;
+    object.object = ret_version->entry.object;
+    stamp = ret_version->stamp;
+    lost = ret_version->lost;
+    rv = take_version(map, &object, commit, NULL, ret_version);
+    lost = lost || (rv == 0 && ret_version->lost);
+    if (rv == REPLICA_E_NOTFOUND)
+        rv = take_version(map, &object, commit, &stamp, ret_version);
+    ret_version->stamp = stamp;
+    ret_version->lost = lost;
+    ret_version->object = object.object;
+    return rv;
+}
+
 typedef int (*lost_visit_fn)(void *context, struct replica_path path, const struct replica_version *version);
 
 static int visit_lost(const struct replica_map *map, const struct replica_target_name *name,

@@ -220,3 +220,13 @@ int replica_view_lookup(struct replica_view *view, struct replica_path path,
     }
     return rv;
 }
+
+int replica_view_version_by(struct replica_view *view, struct replica_path path,
+                            const struct replica_id *commit, struct replica_version *ret_version)
+{
+    struct replica_map map = map_of(view);
+    char text[REPLICA_PATH_MAX + 1];
+    struct replica_path full;
+    int rv = view_full_path(view, path, text, &full);
+    return rv != 0 ? rv : replica_map_version_by(&map, full, commit, ret_version);
+}

@@ -163,8 +163,9 @@ struct node {
     /* shutdown */
     int signal_fd;
     struct node_watch *signal_watch;
-    struct node_timer *deadline, *tick;
+    struct node_timer *deadline, *tick, *left;
     unsigned signals;
+    bool leaving;          /* said so to the others */
     bool stopping, ending; /* ending: no step any more, only collecting what threads still post */
     size_t last_commits;   /* asked at shutdown, not answered yet */
     size_t unfinished;

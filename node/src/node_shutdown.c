@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #define TICK_MS          20  /* between looks whether the last commits are through */
+#define LEAVE_MS         100 /* from a word on the loop to the network */
 #define EXIT_INTERRUPTED 130 /* as a shell has it; docs/operations.md */
 
 static bool is_unfinished(const struct replica_view_info *info)
@@ -29,20 +30,41 @@ static size_t count_unfinished(struct node *node)
     return n;
 }
 
+static void on_left(void *context)
+{
+    struct node *node = context;
+    node_loop_stop(node->loop);
+}
+
+/* The last words take a moment to go out. */
+static void leave(struct node *node)
+{
+    struct gossip_peer_event event = {.kind = GOSSIP_PEER_EVENT_LEAVE};
+    node->leaving = true;
+    if (gossip_member_count(gossip_peer_member(node->peer)) == 1) {
+        node_loop_stop(node->loop);
+        return;
+    }
+    node_step(node, &event);
+    node_timer_set(node->left, node_now_ms() + LEAVE_MS);
+}
+
 static void finish(struct node *node)
 {
+    if (node->leaving)
+        return;
     node->unfinished = count_unfinished(node);
     if (node->unfinished > 0)
         node_log(NODE_LOG_WARNING, "shutdown_unfinished",
                  "views=%zu text=\"what they hold is kept in the store and can be committed after the next "
                  "start\"",
                  node->unfinished);
-    node_loop_stop(node->loop);
+    leave(node);
 }
 
 static void finish_if_done(struct node *node)
 {
-    if (node->stopping && node->last_commits == 0 && node->commits_open == 0)
+    if (node->stopping && !node->leaving && node->last_commits == 0 && node->commits_open == 0)
         finish(node);
 }
 
@@ -129,6 +151,8 @@ int node_signals_init(struct node *node)
     rv = node_loop_watch(node->loop, node->signal_fd, EPOLLIN, on_signal, node, &node->signal_watch);
     if (rv == 0)
         rv = node_timer_new(node->loop, on_deadline, node, &node->deadline);
+    if (rv == 0)
+        rv = node_timer_new(node->loop, on_left, node, &node->left);
     return rv == 0 ? node_timer_new(node->loop, on_tick, node, &node->tick) : rv;
 }
 
@@ -140,4 +164,5 @@ void node_signals_close(struct node *node)
     node->signal_fd = -1;
     node_timer_destroy(&node->deadline);
     node_timer_destroy(&node->tick);
+    node_timer_destroy(&node->left);
 }

@@ -214,6 +214,19 @@ void world_crash(struct world *world, size_t node, bool lose_nothing)
         shell_stop(world, node, lose_nothing);
 }
 
+#define LEAVE_MS 100 /* from the word to the end */
+
+void world_leave(struct world *world, size_t node)
+{
+    struct gossip_peer_event event = {.kind = GOSSIP_PEER_EVENT_LEAVE};
+    if (world->nodes[node].peer == NULL)
+        return;
+    world_trace(world, "node %zu leaves", node);
+    shell_step(world, node, &event);
+    world_run_for(world, LEAVE_MS);
+    world_crash(world, node, true);
+}
+
 void world_fail_at_write(struct world *world, size_t node, uint64_t k)
 {
     world->nodes[node].fail_at_write = k == 0 ? 0 : world->nodes[node].writes + k;

@@ -151,9 +151,53 @@ static void what_is_only_stored_is_not_known(void **state)
     }
 }
 
+static enum gossip_member_state seen_from(const struct test_three *three, size_t viewer, size_t node)
+{
+    struct replica_id store = world_store(three->world, node);
+    return gossip_member_find(gossip_peer_member(world_peer(three->world, viewer)), &store)->state;
+}
+
+static size_t voters_at(const struct test_three *three, size_t node)
+{
+    const struct gossip_control *control = gossip_peer_control(world_peer(three->world, node));
+    return gossip_control_volume(control, &three->volume)->configuration.voters_n;
+}
+
+/* One that is stopped is known to be away at once, keeps its seat, and votes again in its next life. */
+static void who_leaves_keeps_its_seat(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= 5; seed++)
+        for (size_t node = 0; node < 3; node++) {
+            size_t a = (node + 1) % 3, b = (node + 2) % 3;
+            struct test_three three;
+            default_three(&three, seed, 3);
+            test_put_text(three.world, node, &three.views[node], "before", "1");
+            assert_int_equal(world_commit(three.world, node, &three.views[node]), 0);
+            world_leave(three.world, node);
+            assert_int_equal(seen_from(&three, a, node), GOSSIP_MEMBER_LEFT);
+            assert_int_equal(seen_from(&three, b, node), GOSSIP_MEMBER_LEFT);
+            test_put_text(three.world, a, &three.views[a], "meanwhile", "2");
+            assert_int_equal(world_commit(three.world, a, &three.views[a]), 0);
+            world_run_for(three.world, 15000);
+            assert_int_equal(seen_from(&three, a, node), GOSSIP_MEMBER_LEFT);
+            assert_int_equal(voters_at(&three, a), 3);
+            world_restart(three.world, node);
+            world_run_for(three.world, 5000);
+            assert_int_equal(seen_from(&three, a, node), GOSSIP_MEMBER_ALIVE);
+            world_crash(three.world, a, false); /* so that its vote is needed */
+            test_put_text(three.world, b, &three.views[b], "again", "3");
+            assert_int_equal(world_commit(three.world, b, &three.views[b]), 0);
+            world_restart(three.world, a);
+            test_converge(three.world, 60000);
+            test_three_end(&three);
+        }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(who_leaves_keeps_its_seat),
         cmocka_unit_test(nothing_is_held_without_its_causes),
         cmocka_unit_test(an_outcome_is_not_forgotten),
         cmocka_unit_test(what_is_only_stored_is_not_known),

@@ -393,7 +393,7 @@ static void fifty_join_through_one(void **state)
     net_close(&net);
 }
 
-/* A node that leaves says so: it is neither probed nor mistaken for dead. */
+/* A node that leaves says so: it is not mistaken for dead, and one that is asked while it still ends does not seem to be back. */
 static void leaving_is_told(void **state)
 {
     struct net net;
@@ -404,6 +404,8 @@ static void leaving_is_told(void **state)
     run_for(&net, 100);
     assert_int_equal(state_at(&net, 0, 1), GOSSIP_MEMBER_LEFT);
     assert_int_equal(state_at(&net, 2, 1), GOSSIP_MEMBER_LEFT);
+    run_for(&net, 5000);
+    assert_int_equal(state_at(&net, 0, 1), GOSSIP_MEMBER_LEFT);
     kill_node(&net, 1);
     run_for(&net, 20000);
     assert_int_equal(state_at(&net, 0, 1), GOSSIP_MEMBER_LEFT);
@@ -411,6 +413,28 @@ static void leaving_is_told(void **state)
     boot(&net, 1, 2, 0);
     run_for(&net, 3000);
     assert_int_equal(state_at(&net, 2, 1), GOSSIP_MEMBER_ALIVE);
+    net_close(&net);
+}
+
+/* The first node of a cluster was given no address to join at; started again it is found by the others. */
+static void one_that_left_and_knows_nobody_is_found(void **state)
+{
+    struct net net;
+    struct gossip_member_event leave = {.kind = GOSSIP_MEMBER_EVENT_LEAVE};
+    struct gossip_member_record again = record_of(0, 2 /* generation */);
+    (void)state;
+    three_nodes(&net, 19);
+    assert_int_equal(step(&net, 0, &leave), 0);
+    run_for(&net, 100);
+    assert_int_equal(state_at(&net, 1, 0), GOSSIP_MEMBER_LEFT);
+    kill_node(&net, 0);
+    run_for(&net, 20000);
+    boot_as(&net, 0, &again, NULL, 0);
+    assert_int_equal(step(&net, 0, &(struct gossip_member_event){.kind = GOSSIP_MEMBER_EVENT_START}), 0);
+    run_for(&net, 3000);
+    assert_int_equal(state_at(&net, 1, 0), GOSSIP_MEMBER_ALIVE);
+    assert_int_equal(state_at(&net, 2, 0), GOSSIP_MEMBER_ALIVE);
+    assert_int_equal(gossip_member_count(net.nodes[0].member), 3);
     net_close(&net);
 }
 
@@ -556,6 +580,7 @@ int main(void)
         cmocka_unit_test(address_is_recycled),
         cmocka_unit_test(fifty_join_through_one),
         cmocka_unit_test(leaving_is_told),
+        cmocka_unit_test(one_that_left_and_knows_nobody_is_found),
         cmocka_unit_test(bad_messages_change_nothing),
         cmocka_unit_test(caches_vouch_for_nobody),
     };

@@ -61,7 +61,7 @@ enum gossip_member_event_kind {
     GOSSIP_MEMBER_EVENT_MESSAGE,
     GOSSIP_MEMBER_EVENT_JOIN,     /* the join addresses as resolved anew: endpoints, endpoints_n */
     GOSSIP_MEMBER_EVENT_CAPACITY, /* capacity_free changed */
-    GOSSIP_MEMBER_EVENT_LEAVE,    /* tell everybody that we leave for good */
+    GOSSIP_MEMBER_EVENT_LEAVE,    /* tell everybody that we are not here until our next generation */
 };
 struct gossip_member_event {
     enum gossip_member_event_kind kind;

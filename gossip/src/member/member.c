@@ -6,8 +6,8 @@
  * alive the memory of those that were forgotten.
  *
  * Deviations from the paper: suspicion has a fixed time; everything is exchanged with one member now and
- * then, so that whatever the bounded spreading missed is repaired; one dead member a period is probed too, so
- * that a healed partition is noticed. */
+ * then, so that whatever the bounded spreading missed is repaired; one member that is gone is probed each
+ * period, too, so that a healed partition is noticed. */
 #include "member/member.h"
 
 #include "replica/error.h"

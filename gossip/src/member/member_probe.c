@@ -105,13 +105,13 @@ static void warn_suspects(struct gossip_member *member, struct gossip_update *up
     }
 }
 
-/* One of the dead, in case it is only a partition that has healed. */
-static void try_dead(struct gossip_member *member, struct gossip_update *update)
+/* One of those that are gone: perhaps it is only a partition that has healed, or it was started again and knows nobody's address. */
+static void try_gone(struct gossip_member *member, struct gossip_update *update)
 {
     size_t start = gossip_random_below(&member->random, member->n);
     for (size_t i = 0; i < member->n; i++) {
         const struct member_entry *entry = member->entries[(start + i) % member->n];
-        if (entry->record.state == GOSSIP_MEMBER_DEAD) {
+        if (entry != member->self && !member_is_up(&entry->record)) {
             ping(member, &entry->record.store, ++member->number, update);
             return;
         }
@@ -158,7 +158,7 @@ static void period(struct gossip_member *member, uint64_t now_ms, struct gossip_
     end_probe(member, now_ms, update);
     start_probe(member, now_ms, update);
     warn_suspects(member, update);
-    try_dead(member, update);
+    try_gone(member, update);
     forget_dead(member, now_ms);
     member->period_at_ms = late_ms > member->options.period_ms
                                ? now_ms + member->options.period_ms

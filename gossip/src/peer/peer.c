@@ -383,6 +383,8 @@ static int route(struct gossip_peer *peer, const struct gossip_peer_event *event
         return to_member(peer, GOSSIP_MEMBER_EVENT_CAPACITY, event, update);
     case GOSSIP_PEER_EVENT_DAMAGED:
         return peer_heal(peer, &event->content, update);
+    case GOSSIP_PEER_EVENT_LEAVE:
+        return to_member(peer, GOSSIP_MEMBER_EVENT_LEAVE, event, update);
     case GOSSIP_PEER_EVENT_FAILED:
         return fail(peer, event, update);
     }

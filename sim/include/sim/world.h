@@ -49,6 +49,8 @@ bool world_run_until(struct world *world, bool (*done)(void *context), void *con
 void world_boot(struct world *world, size_t node);
 /* Power is lost: what was not synced is gone from a drawn point on. lose_nothing: only the process dies. */
 void world_crash(struct world *world, size_t node, bool lose_nothing);
+/* The process ends in order: the others are told, and what waits for its syncs is done. */
+void world_leave(struct world *world, size_t node);
 /* As crash, right after the k-th write to its log from now on (1: the next; 0: not at all). */
 void world_crash_at_write(struct world *world, size_t node, uint64_t k);
 /* The k-th write to its log from now on fails, for want of room (0: none does): the node goes on with what needs no writing, until it is

@@ -33,11 +33,13 @@ static void print_help(void)
            "Each flag can also be given by the variable named below it, or in a file; flags win over "
            "variables, those over the file.\n\n");
     node_config_each(print_setting, NULL);
-    printf("\nA SIZE is in bytes, or with K, M, G or T (powers of 1024). Exit codes: 0 stopped cleanly, 1 "
-           "failed,\n"
-           "or drafts were left uncommitted (they are kept), 2 a flag or setting is wrong, 5 no space, 6 the "
-           "port or\n"
-           "the data directory is in use, 7 the key or the directory may not be read.\n");
+    printf("\nA SIZE is in bytes, or with K, M, G, T or P (powers of 1024). Exit codes: 0 stopped in order, "
+           "1 failed, or "
+           "drafts\n"
+           "of `auto` views could not be committed (they are kept), 2 a flag or setting is wrong, 5 no "
+           "space, 6 the port "
+           "or the\n"
+           "data directory is in use, 7 the key or the directory may not be read.\n");
 }
 
 static int complain(const char *message)

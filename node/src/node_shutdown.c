@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 #define TICK_MS          20  /* between looks whether the last commits are through */
-#define LEAVE_MS         100 /* from a word on the loop to the network */
+#define LEAVE_MS         250 /* from a word on the loop to the network, on a busy machine */
 #define EXIT_INTERRUPTED 130 /* as a shell has it; docs/operations.md */
 
 static bool is_unfinished(const struct replica_view_info *info)

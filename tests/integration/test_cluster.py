@@ -30,6 +30,24 @@ class Beginning(unittest.TestCase):
             node.start()
             self.assertEqual(node.cli("cat", "v", "/f").stdout, b"hello")
 
+    def test_a_stop_keeps_drafts_that_nobody_asked_to_commit(self):
+        with remora.scratch() as directory:
+            node = remora.Node(directory, "single", remora.free_ports(1)[0], []).start()
+            node.cli("volume", "create", "v")
+            with node.api() as api:
+                api.write(api.view("v", label="manual"), "by-hand", b"1")
+                api.write(api.view("v", label="auto", auto=True), "by-itself", b"2")
+            self.assertEqual(node.stop(), 0)
+            node.start()
+            self.assertEqual(node.cli("ls", "v").stdout.split(), [b"by-itself"])
+            node.cli("commit", "v", "--label", "manual")
+            self.assertEqual(node.cli("ls", "v").stdout.split(), [b"by-hand", b"by-itself"])
+            with node.api() as api:  # a held one is not committed; that is said
+                view = api.view("v", label="auto", auto=True)
+                api.call("view.hold", view=view, hold=True)
+                api.write(view, "held", b"3")
+                self.assertEqual(node.stop(), 1)
+
     def test_a_key_alone_founds_nothing(self):
         with remora.scratch() as directory:
             node = remora.Node(directory, "waits", remora.free_ports(1)[0], ["--key", keygen(directory + "/key")]).start()
@@ -82,8 +100,8 @@ class Beginning(unittest.TestCase):
 
     def test_a_dead_node_is_noticed_and_taken_back(self):
         with remora.Cluster(3) as cluster:
-            def state(of):
-                with cluster[1].api() as api:
+            def state(of, at=1):
+                with cluster[at].api() as api:
                     return {m["name"]: m["state"] for m in api.call("cluster.members")["members"]}.get(of)
 
             def wait(states, seconds):
@@ -95,6 +113,12 @@ class Beginning(unittest.TestCase):
             wait({"alive"}, 10)
             cluster[3].kill()
             wait({"dead"}, 10)
+            cluster[3].start()
+            wait({"alive"}, 10)
+            while state("n1", at=3) != "alive":  # else it could not tell
+                time.sleep(0.1)
+            self.assertEqual(cluster[3].stop(), 0)
+            wait({"left"}, 2)  # it said so
             cluster[3].start()
             wait({"alive"}, 10)
 

@@ -59,7 +59,6 @@ bool peer_failed_takes(struct gossip_peer *peer, const struct gossip_peer_event 
     case GOSSIP_PEER_EVENT_SETTLED:
     case GOSSIP_PEER_EVENT_MAP_SYNCED:
     case GOSSIP_PEER_EVENT_DAMAGED:
-    case GOSSIP_PEER_EVENT_DAMAGED:
     case GOSSIP_PEER_EVENT_FAILED:
         return false;
     case GOSSIP_PEER_EVENT_REQUEST:

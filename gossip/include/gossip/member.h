@@ -81,6 +81,8 @@ const struct gossip_member_record *gossip_member_find(const struct gossip_member
 const struct gossip_member_record *gossip_member_self(const struct gossip_member *member);
 bool gossip_member_is_alive(const struct gossip_member *member,
                             const struct replica_id *store); /* alive or suspect */
+/* Whether all addresses in --join have answered, and what they know was taken in. */
+bool gossip_member_is_joined(const struct gossip_member *member);
 size_t gossip_member_count(const struct gossip_member *member);
 const struct gossip_member_record *gossip_member_at(const struct gossip_member *member, size_t index);
 /* A random alive member that is not self; NULL if alone. */

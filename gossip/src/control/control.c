@@ -187,6 +187,7 @@ static int route(struct gossip_control *control, const struct gossip_message *me
 static void do_due(struct gossip_control *control, struct gossip_update *update)
 {
     control_begin_timer(control, update);
+    control_init_timer(control, update);
     if (control_is_member(control) && control->registry.index < control->commit)
         control_replicate_apply(control, update);
     control_request_timer(control, update);

@@ -1,7 +1,8 @@
 /* The inside of the control room. One struct, one file per concern:
  *
  *   control.c            making, routing of events, reading
- *   control_begin.c      how a cluster begins: init, the promises of --expect, adopting a cluster that was found
+ *   control_begin.c      how a cluster begins: the promises of --expect, adopting a cluster that was found
+ *   control_init.c       how it begins by `cluster init`: with the consent of those who are known
  *   control_raft.c       terms, votes, elections, check-quorum
  *   control_replicate.c  the log from leader to followers, commit, application
  *   control_snapshot.c   the registry for a follower that the log cannot serve any more
@@ -32,6 +33,7 @@
 #define CONTROL_SNAPSHOT_MAX    (4u << 20) /* 4096 volumes of 400 bytes and 1024 outcomes of 60, with room */
 #define CONTROL_MARKS_MAX       64         /* unsynced batches with entries; beyond, the newest two merge */
 #define CONTROL_FRESH_MAX       16         /* nodes remembered that wait for the same beginning */
+#define CONTROL_INIT_ASKED_MAX  64         /* nodes whose consent an init asks for, as many as --join names */
 #define CONTROL_APPLY_MAX       256        /* entries applied in one step */
 #define CONTROL_NUMBER_MAX      (UINT64_MAX >> 2) /* terms and indexes: what a peer claims never wraps around */
 #define CONTROL_WAITING_MAX     256
@@ -200,6 +202,16 @@ struct control_fresh {
     bool promised_us;
 };
 
+/* An init that was asked for here, and what was granted to that of another node. */
+struct control_init {
+    uint64_t began_ms, next_ms; /* next_ms: when to ask again */
+    uint64_t rival_ms;          /* another one was heard of last; 0: never */
+    struct replica_id granted[CONTROL_INIT_ASKED_MAX];
+    size_t granted_n;
+    struct replica_id grant; /* to whom; zero: nobody */
+    uint64_t grant_heard_ms;
+};
+
 /* Copying */
 
 struct control_copy {
@@ -255,8 +267,9 @@ struct gossip_control {
     struct replica_id
         hints[GOSSIP_CONTROL_MEMBERS_MAX]; /* said to be members of a log: to be asked themselves */
     size_t hints_n;
-    uint64_t begin_ms; /* next try */
-    uint64_t init_token;
+    uint64_t begin_ms;   /* next try */
+    uint64_t init_token; /* of the local caller; 0: none */
+    struct control_init init;
     char waiting[CONTROL_WAITING_MAX];
 
     /* Raft */
@@ -330,7 +343,13 @@ int control_begin_load(struct gossip_control *control);
 void control_begin_start(struct gossip_control *control, struct gossip_update *update);
 void control_begin_timer(struct gossip_control *control, struct gossip_update *update);
 void control_begin_synced(struct gossip_control *control, struct gossip_update *update);
-void control_begin_init(struct gossip_control *control, uint64_t token, struct gossip_update *update);
+/* Not shown before it is durable: a founder that forgot would found another. */
+void control_begin_found(struct gossip_control *control, const struct replica_id *members, size_t n,
+                         struct gossip_update *update);
+uint64_t
+control_begin_period(const struct gossip_control *control); /* between questions of a node that waits */
+void control_begin_name(const struct gossip_control *control, const struct replica_id *store,
+                        char ret_name[GOSSIP_NAME_MAX + 1]); /* for people */
 int control_begin_message_in(struct gossip_control *control, const struct gossip_message *message,
                              struct gossip_update *update);
 /* Somebody who is no member of a log named those who are. */
@@ -344,6 +363,20 @@ bool control_begin_adopt(struct gossip_control *control, const struct replica_id
                          const struct replica_id *cluster, const struct replica_id *members, size_t members_n,
                          struct gossip_update *update);
 void control_begin_describe(struct gossip_control *control);
+
+/* control_init.c */
+void control_init_request(struct gossip_control *control, uint64_t token, struct gossip_update *update);
+void control_init_timer(struct gossip_control *control, struct gossip_update *update);
+/* The local caller of an init is told why not; nothing if there is none. */
+void control_init_refuse(struct gossip_control *control, const char *reason, struct gossip_update *update);
+/* Whether this node leaves the founding to somebody for the time being. */
+bool control_init_has_granted(const struct gossip_control *control);
+void control_init_asked(struct gossip_control *control, const struct replica_id *from,
+                        struct gossip_update *update);
+void control_init_granted(struct gossip_control *control, const struct replica_id *store);
+/* rival is about to found a cluster; expect: with so many others, or 0. */
+void control_init_rival(struct gossip_control *control, uint32_t expect, const struct replica_id *rival,
+                        struct gossip_update *update);
 
 /* control_raft.c */
 void control_raft_start(struct gossip_control *control, struct gossip_update *update);
@@ -383,6 +416,9 @@ bool control_apply_expired(const struct control_registry *registry,
 void control_place(const struct gossip_control *control, struct control_proposal *proposal);
 
 /* control_copy.c */
+/* Answers as to a pull from the beginning. */
+void control_copy_serve(struct gossip_control *control, const struct replica_id *to,
+                        struct gossip_update *update);
 void control_copy_timer(struct gossip_control *control, struct gossip_update *update);
 void control_copy_from(struct gossip_control *control, const struct replica_id *source,
                        struct gossip_update *update);

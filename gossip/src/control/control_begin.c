@@ -1,6 +1,6 @@
 /* How a cluster begins, once.
  *
- * ALONE and INIT found it here. With --expect N, N fresh nodes tell each other that they wait; when exactly N
+ * ALONE founds it here, and so does `cluster init` (control_init.c). With --expect N, N fresh nodes tell each other that they wait; when exactly N
  * are heard, the lowest store promises itself, then asks the others; each promises one founder durably, for
  * good; with all N promises the founder draws the cluster's id and writes it with the N as members, in one
  * batch. Whoever is asked and has state answers with it, and that means: join. The promise is what makes it
@@ -19,7 +19,7 @@
 #define BEGIN_FANOUT  16 /* members asked at a time, in turn: the N may be hidden among others */
 #define HEARD_PERIODS 12 /* without a word for so many periods a fresh node is gone */
 
-static uint64_t period(const struct gossip_control *control)
+uint64_t control_begin_period(const struct gossip_control *control)
 {
     uint64_t ms = control->options.copy_ms / BEGIN_SHARE;
     return ms > 0 ? ms : 1;
@@ -103,9 +103,8 @@ static void set_members(struct gossip_control *control, const struct replica_id 
     control->self_index = control_member_index(control, &control->self);
 }
 
-/* Not shown before it is durable: a founder that forgot would found another. */
-static void found(struct gossip_control *control, const struct replica_id *members, size_t n,
-                  struct gossip_update *update)
+void control_begin_found(struct gossip_control *control, const struct replica_id *members, size_t n,
+                         struct gossip_update *update)
 {
     assert(is_fresh(control));
     gossip_random_id(&control->random, &control->cluster);
@@ -129,6 +128,7 @@ bool control_begin_adopt(struct gossip_control *control, const struct replica_id
     control->cluster = *cluster;
     set_members(control, members, members_n);
     write_identity(control, update);
+    control_init_refuse(control, "this node has just joined a cluster that was there already", update);
     begin(control, update);
     return true;
 }
@@ -140,26 +140,7 @@ void control_begin_start(struct gossip_control *control, struct gossip_update *u
         for (size_t i = 0; i < control->registry.n; i++)
             gossip_update_note(update, GOSSIP_NOTE_VOLUME, &control->registry.by_id[i]->id, NULL, NULL);
     } else if (control->options.begin == GOSSIP_BEGIN_ALONE && replica_id_is_zero(&control->promised))
-        found(control, &control->self, 1, update);
-}
-
-void control_begin_init(struct gossip_control *control, uint64_t token, struct gossip_update *update)
-{
-    const char *reason = NULL;
-    if (control->visible)
-        reason = "this node belongs to a cluster already";
-    else if (!is_fresh(control) || control->init_token != 0)
-        reason = "this node is about to begin a cluster already";
-    else if (!replica_id_is_zero(&control->promised))
-        reason = "this node has promised another to begin a cluster together with it";
-    else if (expects(control))
-        reason = "this node was started with --expect, and begins its cluster together with the others";
-    if (reason != NULL) {
-        control_request_reason(update, token, REPLICA_E_REFUSED, reason);
-        return;
-    }
-    control->init_token = token;
-    found(control, &control->self, 1, update);
+        control_begin_found(control, &control->self, 1, update);
 }
 
 /* Waiting for the same beginning */
@@ -182,7 +163,7 @@ static struct control_fresh *fresh_of(struct gossip_control *control, const stru
 
 static bool is_near(const struct gossip_control *control, const struct control_fresh *fresh)
 {
-    return control->now_ms - fresh->heard_ms <= period(control) * HEARD_PERIODS;
+    return control->now_ms - fresh->heard_ms <= control_begin_period(control) * HEARD_PERIODS;
 }
 
 static void send_fresh(const struct gossip_control *control, const struct replica_id *to,
@@ -277,7 +258,7 @@ static void gather(struct gossip_control *control, bool ask, struct gossip_updat
 {
     struct replica_id members[CONTROL_FRESH_MAX + 1];
     if (all_promised(control, members)) {
-        found(control, members, control->options.expect, update);
+        control_begin_found(control, members, control->options.expect, update);
         return;
     }
     for (size_t i = 0; ask && i < control->fresh_n; i++) {
@@ -294,7 +275,7 @@ static void gather(struct gossip_control *control, bool ask, struct gossip_updat
 static void try_found(struct gossip_control *control, bool ask, struct gossip_update *update)
 {
     struct replica_id founder;
-    if (!is_fresh(control) || !expects(control))
+    if (!is_fresh(control) || !expects(control) || control_init_has_granted(control))
         return;
     founder = choose_founder(control);
     if (!replica_id_equal(&founder, &control->self))
@@ -315,7 +296,12 @@ static int on_ask(struct gossip_control *control, const struct gossip_message *m
     replica_pack_read_uint(&input.reader, GOSSIP_CONTROL_MEMBERS_MAX, &expect);
     if (control_close(&input) != 0)
         return REPLICA_E_MALFORMED;
-    if (!is_fresh(control) || !expects(control) || expect != control->options.expect)
+    if (expect == 0) {
+        control_init_asked(control, &message->from->store, update);
+        return 0;
+    }
+    if (!is_fresh(control) || !expects(control) || expect != control->options.expect ||
+        control_init_has_granted(control))
         return 0;
     control_begin_heard(control, message, (uint32_t)expect, &message->from->store, false, update);
     founder = choose_founder(control);
@@ -340,6 +326,7 @@ static int on_fresh(struct gossip_control *control, const struct gossip_message 
     if (control_close(&input) != 0)
         return REPLICA_E_MALFORMED;
     control_begin_heard(control, message, (uint32_t)expect, &promised, false, update);
+    control_init_rival(control, (uint32_t)expect, &promised, update);
     try_found(control, false, update);
     return 0;
 }
@@ -350,7 +337,9 @@ static int on_promise(struct gossip_control *control, const struct gossip_messag
     struct control_input input;
     if (control_open(message, 0, &input) != 0 || control_close(&input) != 0)
         return REPLICA_E_MALFORMED;
-    if (!is_fresh(control) || !expects(control) || !replica_id_equal(&control->promised, &control->self))
+    control_init_granted(control, &message->from->store);
+    if (!is_fresh(control) || !expects(control) || message->from->role != GOSSIP_ROLE_VOTER ||
+        !replica_id_equal(&control->promised, &control->self))
         return 0;
     control_begin_heard(control, message, control->options.expect, &control->self, false, update);
     fresh_of(control, &message->from->store)->promised_us = true;
@@ -361,7 +350,10 @@ static int on_promise(struct gossip_control *control, const struct gossip_messag
 int control_begin_message_in(struct gossip_control *control, const struct gossip_message *message,
                              struct gossip_update *update)
 {
-    if (message->from->role != GOSSIP_ROLE_VOTER || replica_id_equal(&message->from->store, &control->self))
+    /* Who may not vote founds nothing, but may well consent to another's init. */
+    bool consents = control->init_token != 0 && message->type == CONTROL_PROMISE;
+    if ((message->from->role != GOSSIP_ROLE_VOTER && !consents) ||
+        replica_id_equal(&message->from->store, &control->self))
         return REPLICA_E_DENIED;
     switch (message->type) {
     case CONTROL_ASK:
@@ -418,7 +410,7 @@ void control_begin_timer(struct gossip_control *control, struct gossip_update *u
     if (!is_fresh(control))
         return;
     if (control->now_ms >= control->begin_ms) {
-        control->begin_ms = control->now_ms + period(control);
+        control->begin_ms = control->now_ms + control_begin_period(control);
         ask_around(control, update);
         try_found(control, true, update);
     }
@@ -440,8 +432,8 @@ void control_begin_synced(struct gossip_control *control, struct gossip_update *
 
 /* For people */
 
-static void name_of(const struct gossip_control *control, const struct replica_id *store,
-                    char ret_name[GOSSIP_NAME_MAX + 1])
+void control_begin_name(const struct gossip_control *control, const struct replica_id *store,
+                        char ret_name[GOSSIP_NAME_MAX + 1])
 {
     const struct gossip_member_record *record = gossip_member_find(control->member, store);
     char id[33];
@@ -457,7 +449,7 @@ static void describe_expect(struct gossip_control *control)
     uint32_t expect = control->options.expect;
     for (size_t i = 0; i < control->fresh_n; i++)
         if (is_near(control, &control->fresh[i]) && control->fresh[i].expect != expect) {
-            name_of(control, &control->fresh[i].store, name);
+            control_begin_name(control, &control->fresh[i].store, name);
             snprintf(control->waiting, sizeof control->waiting,
                      "waiting: %s was started with --expect %u, this node with --expect %u", name,
                      control->fresh[i].expect, expect);
@@ -478,11 +470,11 @@ void control_begin_describe(struct gossip_control *control)
     bool others = gossip_member_count(control->member) > 1;
     if (control->visible)
         text = "";
-    else if (!is_fresh(control))
+    else if (!is_fresh(control) || control->init_token != 0)
         text = "beginning a cluster";
     else if (!replica_id_is_zero(&control->promised) &&
              !replica_id_equal(&control->promised, &control->self)) {
-        name_of(control, &control->promised, name);
+        control_begin_name(control, &control->promised, name);
         snprintf(control->waiting, sizeof control->waiting,
                  "waiting for %s to begin the cluster, which this node has promised to join; if that store "
                  "is gone for "

@@ -187,6 +187,12 @@ static void serve(struct gossip_control *control, const struct replica_id *to, u
     control_send(to, CONTROL_STATE, &payload, true, update);
 }
 
+void control_copy_serve(struct gossip_control *control, const struct replica_id *to,
+                        struct gossip_update *update)
+{
+    serve(control, to, 0, update);
+}
+
 static int on_pull(struct gossip_control *control, const struct gossip_message *message,
                    struct gossip_update *update)
 {

@@ -76,7 +76,7 @@ void control_request_new(struct gossip_control *control, const struct gossip_con
     struct control_pending *pending;
     int rv;
     if (request->kind == GOSSIP_CONTROL_INIT) {
-        control_begin_init(control, request->token, update);
+        control_init_request(control, request->token, update);
         return;
     }
     rv = make_proposal(control, request, &proposal);

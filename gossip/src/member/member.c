@@ -408,6 +408,14 @@ bool gossip_member_is_alive(const struct gossip_member *member, const struct rep
     return entry != NULL && member_is_up(&entry->record);
 }
 
+bool gossip_member_is_joined(const struct gossip_member *member)
+{
+    for (size_t i = 0; i < member->joins_n; i++)
+        if (!member->joins[i].answered)
+            return false;
+    return member->joins_n > 0 && replica_id_is_zero(&member->pull.store);
+}
+
 size_t gossip_member_count(const struct gossip_member *member)
 {
     return member->n;

@@ -164,6 +164,11 @@ static int control(struct gossip_peer *peer, const struct gossip_peer_event *eve
                                      .synced = event->synced};
     request.token = event->request->token;
     request.timeout_ms = event->request->timeout_ms;
+    if (request.kind == GOSSIP_CONTROL_INIT && peer->principal.role != GOSSIP_ROLE_VOTER) {
+        quorum_answer_code(update, request.token, REPLICA_E_DENIED,
+                           "this node's credential may not vote, and so not begin a cluster", false);
+        return 0;
+    }
     return gossip_control_step(peer->control, &e, update);
 }
 

@@ -78,7 +78,7 @@ int cli_open_parent(const char *path, int *ret_dir)
 /* What stands for a file of another place, a terminal's or a pipe's among them: nothing is made or replaced there. */
 static bool is_of_the_system(const char *path)
 {
-    return strcmp(path, "/dev") == 0 || strncmp(path, "/dev/fd", 7) == 0 || strncmp(path, "/proc", 5) == 0;
+    return strcmp(path, "/dev") == 0 || cli_is_within(path, "/dev/fd") || cli_is_within(path, "/proc");
 }
 
 /* A symbolic link to a file stands for that file, as for cp. */

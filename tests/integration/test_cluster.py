@@ -169,15 +169,30 @@ class Strangers(unittest.TestCase):
             cache.wait_cluster()
             cache.cli("put", "given", "-", "/f", input=b"1")
             self.assertEqual(cluster[1].cli("cat", "given", "/f").stdout, b"1")
-            for volume in ("other", "read"):
-                refused = cache.cli("put", volume, "-", "/f", "--timeout", "5", input=b"1", check=None)
-                self.assertIn(refused.returncode, (7, 3), refused.stderr)
+            for verb, volume in (("put", "other"), ("put", "read"), ("cat", "other")):
+                before = time.monotonic()
+                refused = cache.cli(verb, volume, *(("-", "/f") if verb == "put" else ("/f",)), input=b"1", check=None)
+                self.assertEqual(refused.returncode, 7, refused.stderr)
+                self.assertIn(volume.encode(), refused.stderr)
+                self.assertLess(time.monotonic() - before, 10)  # at once, not after a deadline
                 self.assertEqual(cluster[1].cli("ls", volume).stdout, b"")
             cluster[2].cli("put", "read", "-", "/g", input=b"2")
             self.assertEqual(cache.cli("cat", "read", "/g").stdout, b"2")
             cluster[1].cli("volume", "create", "later")
             with cluster[1].api() as api:
                 self.assertNotIn("cache", api.call("volume.info", name="later")["voters"])
+
+    def test_full_voters_refuse_and_say_so(self):
+        """What fits nowhere ends with "no space", soon; what fits still goes."""
+        with remora.Cluster(3, arguments=["--capacity", "8M"]) as cluster:
+            cluster[1].cli("volume", "create", "v")
+            cache = cluster.add("cache").start()
+            cache.wait_cluster()
+            refused = cache.cli("put", "v", "-", "/large", input=os.urandom(20 << 20), check=None)
+            self.assertEqual(refused.returncode, 5, refused.stderr)
+            self.assertIn(b"room", refused.stderr)
+            cache.cli("put", "v", "-", "/small", input=os.urandom(2 << 20))
+            self.assertEqual(cluster[2].cli("ls", "v").stdout, b"small\n")
 
     def test_garbage_at_the_ports_disturbs_nobody(self):
         with remora.Cluster(3) as cluster:

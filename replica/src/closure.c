@@ -94,14 +94,20 @@ static bool missing_remove(struct replica_closure *closure, const struct replica
     return true;
 }
 
+bool replica_closure_lacks(const struct replica_closure *closure, const struct replica_content_id *content)
+{
+    return closure->missing_n > 0 && closure->missing[slot_of(closure, content)].length != SLOT_FREE;
+}
+
 static int check_content(struct replica_closure *closure, struct replica_contents *contents,
                          const struct replica_content_id *content, replica_closure_visit_fn visit,
                          void *context)
 {
     bool missing = content->length > 0 && replica_contents_state(contents, content) < REPLICA_CONTENTS_FILLED;
-    int rv = missing ? missing_add(closure, content) : 0;
+    bool fresh = missing && !replica_closure_lacks(closure, content);
+    int rv = fresh ? missing_add(closure, content) : 0;
     if (rv == 0)
-        visit(context, content, missing);
+        visit(context, content, fresh);
     return rv;
 }
 
@@ -166,14 +172,16 @@ int replica_closure_scan(struct replica_closure *closure, struct replica_content
     return closure->scanned ? 0 : REPLICA_E_AGAIN;
 }
 
-bool replica_closure_lacks(const struct replica_closure *closure, const struct replica_content_id *content)
-{
-    return closure->missing_n > 0 && closure->missing[slot_of(closure, content)].length != SLOT_FREE;
-}
-
 bool replica_closure_arrived(struct replica_closure *closure, const struct replica_content_id *content)
 {
     return missing_remove(closure, content);
+}
+
+bool replica_closure_is_waiting(const struct replica_closure *closure)
+{
+    bool before =
+        closure->delta.ops == NULL && closure->offset == 0; /* only the op list itself can be missing yet */
+    return closure->missing_n > 0 && (closure->scanned || before);
 }
 
 bool replica_closure_is_filled(const struct replica_closure *closure)

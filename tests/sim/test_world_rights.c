@@ -379,6 +379,27 @@ static void make_held(const struct rights *rights, const struct gossip_principal
     replica_vector_pack(out, &nothing);
 }
 
+static void make_refused(const struct rights *rights, const struct gossip_principal *from,
+                         struct replica_buffer *out)
+{
+    (void)from;
+    replica_pack_array(out, 3);
+    replica_pack_id(out, &rights->three.volume);
+    replica_pack_uint(out, 1);
+    replica_pack_int(out, REPLICA_E_DENIED);
+}
+
+/* Of an id that nobody knows: there is nothing to give up, for anybody. */
+static void make_abandon(const struct rights *rights, const struct gossip_principal *from,
+                         struct replica_buffer *out)
+{
+    struct replica_id unknown = {{9}};
+    (void)from;
+    replica_pack_array(out, 2);
+    replica_pack_id(out, &rights->three.volume);
+    replica_pack_id(out, &unknown);
+}
+
 static void make_bytes(const struct rights *rights, const struct gossip_principal *from,
                        struct replica_buffer *out)
 {
@@ -425,6 +446,8 @@ static const struct row ROWS[] = {
     {"ask", GOSSIP_ROOM_QUORUM, QUORUM_ASK, make_ask, "xaaada"},
     {"offer", GOSSIP_ROOM_QUORUM, QUORUM_OFFER, make_offer, "xttxxt"},
     {"held", GOSSIP_ROOM_QUORUM, QUORUM_HELD, make_held, "xxxxxx"},
+    {"refused", GOSSIP_ROOM_QUORUM, QUORUM_REFUSED, make_refused, "xxxxxx"},
+    {"abandon", GOSSIP_ROOM_QUORUM, QUORUM_ABANDON, make_abandon, "xttttt"},
     {"bytes", GOSSIP_ROOM_SWARM, SWARM_ASK, make_bytes, "xtttdt"},
 };
 

@@ -272,6 +272,237 @@ static void one_voter_alone_refuses_nothing(void **state)
     }
 }
 
+/* What stays behind */
+
+static int count_one(void *context, const uint8_t *record, size_t n)
+{
+    (void)record;
+    (void)n;
+    ++*(size_t *)context;
+    return 0;
+}
+
+static size_t proposals(const struct test_three *three, size_t voter)
+{
+    size_t n = 0;
+    assert_int_equal(
+        replica_volume_proposals(world_volume(three->world, voter, &three->volume), count_one, &n), 0);
+    return n;
+}
+
+static size_t pins(const struct test_three *three, size_t voter)
+{
+    struct replica_kv_cursor *cursor;
+    size_t n = 0, key_n;
+    const uint8_t *key;
+    assert_int_equal(replica_kv_cursor_open(world_peer(three->world, voter)->log, &cursor), 0);
+    for (replica_kv_cursor_seek(cursor, "q", 1); replica_kv_cursor_valid(cursor);
+         replica_kv_cursor_next(cursor)) {
+        replica_kv_cursor_key(cursor, &key, &key_n);
+        n += key[0] == 'q';
+    }
+    assert_int_equal(replica_kv_cursor_close(&cursor), 0);
+    return n;
+}
+
+static void expect_kept(const struct test_three *three, size_t n)
+{
+    for (size_t voter = 0; voter < 3; voter++) {
+        struct gossip_swarm_status status;
+        gossip_swarm_status(world_peer(three->world, voter)->swarm, &status);
+        assert_int_equal(proposals(three, voter), n);
+        assert_int_equal(pins(three, voter) > 0, n > 0);
+        if (n == 0)
+            assert_int_equal(status.fetches, 0);
+    }
+}
+
+struct losses {
+    uint8_t types[4]; /* of quorum's messages: lost */
+    bool hold;        /* … or held back */
+};
+
+static int lose(void *context, size_t from, size_t to, enum gossip_room room, uint8_t type)
+{
+    const struct losses *losses = context;
+    for (size_t i = 0; room == GOSSIP_ROOM_QUORUM && from != to && i < 4; i++)
+        if (type != 0 && losses->types[i] == type)
+            return losses->hold ? 2 : 1;
+    return 0;
+}
+
+/* A commit that is given up leaves nothing at voters: neither proposals nor pins, and nothing of it is fetched on. The same if they
+ * do not hear of it at first, nor in their next life. */
+static void what_was_given_up_goes(void **state)
+{
+    struct losses no_prepared = {.types = {QUORUM_PREPARED}},
+                  no_word = {.types = {QUORUM_PREPARED, QUORUM_ABANDON}};
+    (void)state;
+    for (uint64_t seed = 1; seed <= 6; seed++) {
+        struct test_three three;
+        begin(&three, seed, 4);
+        if (seed % 2 == 0)
+            set_disks(&three, MIB / 32); /* it never comes */
+        world_set_filter(three.world, lose, seed <= 3 ? &no_prepared : &no_word);
+        put_bytes(&three, 3, "model", 5 * MIB, seed);
+        assert_int_equal(world_commit(three.world, 3, &three.views[3]), REPLICA_E_UNAVAILABLE);
+        if (seed <= 3) {
+            world_run_for(three.world, 2000);
+        } else {
+            world_run_for(three.world, 200000);
+            expect_kept(&three, 1);
+            world_set_filter(three.world, NULL, NULL);
+            for (size_t voter = 0; voter < 3; voter++) {
+                world_crash(three.world, voter, seed == 5);
+                world_restart(three.world, voter);
+            }
+            world_run_for(three.world, 150000);
+        }
+        expect_kept(&three, 0);
+        set_disks(&three, 0);
+        world_set_filter(three.world, NULL, NULL);
+        assert_int_equal(world_commit(three.world, 3, &three.views[3]), 0);
+        test_converge(three.world, 120000);
+        expect_kept(&three, 0);
+        test_three_end(&three);
+    }
+}
+
+/* A writer that died before it had a stamp gives its commit up in its next life. */
+static void what_an_earlier_life_proposed_goes(void **state)
+{
+    struct losses losses = {.types = {QUORUM_PREPARED}};
+    (void)state;
+    for (uint64_t seed = 1; seed <= 4; seed++) {
+        struct test_three three;
+        begin(&three, seed, 4);
+        world_set_filter(three.world, lose, &losses);
+        put_bytes(&three, 3, "model", 2 * MIB, seed);
+        (void)world_commit_start(three.world, 3, &three.views[3]);
+        world_run_for(three.world, 5000);
+        expect_kept(&three, 1);
+        world_crash(three.world, 3, seed % 2 == 0);
+        world_restart(three.world, 3);
+        world_set_filter(three.world, NULL, NULL);
+        world_run_for(three.world, 150000);
+        expect_kept(&three, 0);
+        test_three_end(&three);
+    }
+}
+
+/* Once somebody may have been asked to mint it, a proposal stays, however long nothing is heard, and whoever says that it was
+ * given up; then it is minted. */
+static void what_may_be_minted_is_kept(void **state)
+{
+    struct losses losses = {.types = {QUORUM_MINT}, .hold = true};
+    (void)state;
+    for (uint64_t seed = 1; seed <= 4; seed++) {
+        struct gossip_principal stranger = {.role = GOSSIP_ROLE_CACHE, .every_volume = true};
+        struct test_three three;
+        struct replica_buffer payload;
+        begin(&three, seed, 4);
+        world_set_filter(three.world, lose, &losses);
+        put_bytes(&three, 3, "model", 2 * MIB, seed);
+        assert_int_equal(world_commit(three.world, 3, &three.views[3]), REPLICA_E_INDETERMINATE);
+        memset(stranger.store.bytes, 0xee, sizeof stranger.store.bytes);
+        replica_buffer_init(&payload);
+        replica_pack_array(&payload, 2);
+        replica_pack_id(&payload, &three.volume);
+        replica_pack_id(&payload, &world_peer(three.world, 3)->quorum.commits[0]->id);
+        for (size_t voter = 0; voter < 3; voter++)
+            (void)world_say(three.world, voter, &stranger, GOSSIP_ROOM_QUORUM, QUORUM_ABANDON, &payload,
+                            NULL);
+        replica_buffer_close(&payload);
+        world_crash(three.world, 3, seed % 2 == 0);
+        world_run_for(three.world, 200000);
+        expect_kept(&three, 1);
+        world_restart(three.world, 3);
+        world_run_for(three.world, 200000);
+        expect_kept(&three, 1);
+        world_set_filter(three.world, NULL, NULL);
+        world_release(three.world);
+        test_converge(three.world, 120000);
+        expect_kept(&three, 0);
+        test_three_end(&three);
+    }
+}
+
+/* The n-th proposal of a writer that the world does not know; returns what node 0 says: a verdict and a code. */
+static int propose(struct test_three *three, uint8_t store, uint32_t n, size_t size, int *ret_code)
+{
+    struct gossip_principal writer = {.role = GOSSIP_ROLE_CACHE, .every_volume = true};
+    const struct gossip_volume *volume = quorum_volume(&world_peer(three->world, 0)->quorum, &three->volume);
+    struct replica_delta *delta = calloc(1, sizeof *delta);
+    struct world_heard heard = {.type = 0};
+    struct replica_buffer record, payload;
+    struct replica_pack_reader reader;
+    struct replica_id id;
+    uint64_t verdict;
+    int64_t code;
+    size_t fields;
+    assert_non_null(delta);
+    memset(writer.store.bytes, store, sizeof writer.store.bytes);
+    replica_buffer_init(&record);
+    replica_buffer_init(&payload);
+    replica_buffer_init(&heard.payload);
+    delta->volume = three->volume;
+    delta->node = writer.store;
+    delta->commit.bytes[0] = store;
+    memcpy(delta->commit.bytes + 1, &n, sizeof n);
+    delta->time_ms = 1;
+    delta->ops_content.length = size; /* an op list that never comes */
+    memset(delta->ops_content.root, 7, sizeof delta->ops_content.root);
+    replica_delta_pack(&record, delta);
+    replica_pack_array(&payload, 4);
+    replica_pack_id(&payload, &three->volume);
+    replica_pack_uint(&payload, volume->configuration.epoch);
+    replica_pack_uint(&payload, volume->configuration.phase);
+    replica_pack_bin(&payload, record.data, record.size);
+    assert_true(world_say(three->world, 0, &writer, GOSSIP_ROOM_QUORUM, QUORUM_PREPARE, &payload, &heard) >
+                0);
+    replica_pack_reader_init(&reader, heard.payload.data, heard.payload.size);
+    replica_pack_read_array(&reader, 32, &fields);
+    replica_pack_read_id(&reader, &id);
+    replica_pack_read_id(&reader, &id);
+    for (int i = 0; i < 3; i++)
+        replica_pack_read_uint(&reader, UINT64_MAX, &verdict);
+    replica_pack_read_int(&reader, &code);
+    assert_false(reader.failed);
+    *ret_code = (int)code;
+    replica_buffer_close(&heard.payload);
+    replica_buffer_close(&payload);
+    replica_buffer_close(&record);
+    free(delta);
+    return (int)verdict;
+}
+
+/* One writer fills no voter: so many proposals, or so many bytes of op lists, and not one more; others go on. */
+static void a_writer_has_its_part(void **state)
+{
+    struct test_three three;
+    int code = 0;
+    (void)state;
+    begin(&three, 1, 4);
+    for (uint32_t n = 0; n < COMMITS_MAX; n++) {
+        assert_int_equal(propose(&three, 0xee, n, 1000, &code), QUORUM_VERDICT_PENDING);
+        assert_int_equal(code, 0);
+    }
+    assert_int_equal(propose(&three, 0xee, COMMITS_MAX, 1000, &code), QUORUM_VERDICT_PENDING);
+    assert_int_equal(code, REPLICA_E_BUSY);
+    assert_int_equal(propose(&three, 0xee, 0, 1000, &code), QUORUM_VERDICT_PENDING); /* the same again */
+    assert_int_equal(code, 0);
+    assert_int_equal(propose(&three, 0xdd, 0, REPLICA_OPS_SIZE_MAX, &code), QUORUM_VERDICT_PENDING);
+    assert_int_equal(code, 0);
+    assert_int_equal(propose(&three, 0xdd, 1, REPLICA_OPS_SIZE_MAX - 2000, &code), QUORUM_VERDICT_PENDING);
+    assert_int_equal(code, 0);
+    assert_int_equal(propose(&three, 0xdd, 2, 10000, &code), QUORUM_VERDICT_PENDING);
+    assert_int_equal(code, REPLICA_E_BUSY);
+    assert_int_equal(proposals(&three, 0), COMMITS_MAX + 2);
+    test_put_text(three.world, 3, &three.views[3], "file", "text");
+    assert_int_equal(world_commit(three.world, 3, &three.views[3]), 0);
+    test_three_end(&three);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -282,6 +513,10 @@ int main(void)
         cmocka_unit_test(who_may_not_write_is_told),
         cmocka_unit_test(who_may_not_read_is_told),
         cmocka_unit_test(one_voter_alone_refuses_nothing),
+        cmocka_unit_test(what_was_given_up_goes),
+        cmocka_unit_test(what_an_earlier_life_proposed_goes),
+        cmocka_unit_test(what_may_be_minted_is_kept),
+        cmocka_unit_test(a_writer_has_its_part),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -125,6 +125,7 @@ static int route_message(struct gossip_quorum *quorum, const struct gossip_quoru
     case QUORUM_REPLICATE:
     case QUORUM_ASK:
     case QUORUM_OFFER:
+    case QUORUM_ABANDON:
         return quorum_voter_message(quorum, event, update);
     case QUORUM_PREPARED:
     case QUORUM_OUTCOME:

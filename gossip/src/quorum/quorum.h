@@ -38,6 +38,7 @@ enum quorum_message {
     QUORUM_OFFER,     /* writer → voter: volume, epoch, phase, contents that a commit will name soon */
     QUORUM_HELD, /* voter → reader or coordinator: volume, round (0: an ack), epoch, phase, held, committed */
     QUORUM_REFUSED, /* voter → reader: volume, round, code */
+    QUORUM_ABANDON, /* writer → voter: volume, commit: given up, and nobody was asked to mint it */
 };
 
 enum quorum_verdict {

@@ -74,6 +74,7 @@ static int start_aheads(struct attached *attached, struct gossip_update *update)
                 return rv == REPLICA_E_NOTFOUND || rv == REPLICA_E_MALFORMED ? REPLICA_E_CORRUPT : rv;
             ahead->dot = dot;
             ahead->commit = ahead->closure.delta.commit;
+            voting_minted(voting, &ahead->commit);
             voting->aheads_n++;
         }
     }

@@ -119,6 +119,7 @@ static int mint(struct gossip_quorum *quorum, const struct gossip_quorum_event *
         rv = replica_volume_hold(attached->volume, &dot);
     if (rv != 0)
         goto out;
+    voting_minted(attached->voting, commit);
     attached_mark(attached, event->batch);
     add_waiter(attached->voting, commit, writer, &dot);
     replicate(quorum, attached, configuration, record.data, record.size, update);

@@ -67,8 +67,8 @@ int voting_scan(struct gossip_quorum *quorum, struct attached *attached, struct 
                                    .source = *source,
                                    .update = update};
     int rv;
-    if (closure->scanned)
-        return 0;
+    if (closure->scanned || replica_closure_is_waiting(closure))
+        return 0; /* costs nothing: many may wait */
     rv = replica_closure_scan(closure, quorum->table->contents, SCAN_OPS_MAX, want, &context);
     update->reads += SCAN_OPS_MAX / 4;
     return rv;
@@ -111,6 +111,32 @@ static struct prepare *find_prepare(struct attached_voting *voting, const struct
         if (replica_id_equal(&voting->prepares[i].commit, commit))
             return &voting->prepares[i];
     return NULL;
+}
+
+void voting_take_prepare(struct attached_voting *voting, const struct replica_id *commit,
+                         struct replica_closure *ret_closure)
+{
+    struct prepare *prepare = find_prepare(voting, commit);
+    for (size_t i = 0; i < voting->prepared_n; i++)
+        if (replica_id_equal(&voting->prepared[i], commit))
+            memset(&voting->prepared[i], 0, sizeof voting->prepared[i]);
+    if (prepare == NULL)
+        return;
+    *ret_closure = prepare->closure;
+    free(prepare->limit);
+    *prepare = voting->prepares[--voting->prepares_n];
+}
+
+void voting_tell_writer(struct attached *attached, const struct gossip_volume *volume,
+                        const struct replica_id *commit, const struct replica_id *writer,
+                        struct gossip_time time, struct gossip_update *update)
+{
+    struct attached_voting *voting = attached->voting;
+    bool prepared = voting_is_prepared(voting, volume->configuration.epoch, commit);
+    if (find_prepare(voting, commit) == NULL)
+        send_prepared(attached, &volume->configuration, commit, writer,
+                      (struct verdict){.verdict = prepared ? QUORUM_VERDICT_READY : QUORUM_VERDICT_STALE},
+                      time, update);
 }
 
 static int add_prepare(struct attached_voting *voting, const struct replica_delta *delta,
@@ -279,7 +305,7 @@ static int start_prepare(struct gossip_quorum *quorum, struct attached *attached
     if (prepare == NULL) {
         rv = refusal(volume, delta);
         if (rv == 0)
-            rv = replica_volume_propose(attached->volume, record, n, &update->log);
+            rv = voting_keep(attached, delta, record, n, time, update);
         if (rv == 0)
             rv = ingest_carried(quorum, delta);
         if (rv == 0)
@@ -289,6 +315,8 @@ static int start_prepare(struct gossip_quorum *quorum, struct attached *attached
     }
     if (rv == REPLICA_E_IO || rv == REPLICA_E_NOMEM || rv == REPLICA_E_CORRUPT)
         return rv;
+    if (rv == REPLICA_E_STALE)
+        return 0;
     if (rv != 0) {
         struct verdict verdict = {
             .verdict = rv == REPLICA_E_BUSY ? QUORUM_VERDICT_PENDING : QUORUM_VERDICT_REFUSED, .code = rv};
@@ -356,8 +384,8 @@ int voting_continue_prepares(struct gossip_quorum *quorum, struct attached *atta
             update->again = true;
             break;
         }
-        if (!prepare->done && (!prepare->closure.scanned || prepare->closure.missing_n == 0 ||
-                               time.now_ms >= prepare->report_at_ms)) {
+        if (!prepare->done &&
+            (!replica_closure_is_waiting(&prepare->closure) || time.now_ms >= prepare->report_at_ms)) {
             rv = advance_prepare(quorum, attached, volume, prepare, time, update);
             if (rv != 0)
                 return rv;

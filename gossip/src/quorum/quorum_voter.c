@@ -16,6 +16,7 @@ void gossip_quorum_close_voting(struct attached_voting *voting)
         voting_close_prepare(&voting->prepares[i]);
     for (size_t i = 0; i < voting->aheads_n; i++)
         replica_closure_close(&voting->aheads[i].closure);
+    voting_close_proposals(voting);
     free(voting->prepares);
     free(voting->prepared);
     free(voting->aheads);
@@ -24,24 +25,29 @@ void gossip_quorum_close_voting(struct attached_voting *voting)
     free(voting);
 }
 
-static struct attached_voting *voting_of(struct attached *attached)
+/* Makes the voter's part of a volume when it is first needed. */
+static int voting_of(struct attached *attached)
 {
     struct attached_voting *voting = attached->voting;
+    int rv;
     if (voting != NULL)
-        return voting;
+        return 0;
     voting = calloc(1, sizeof *voting);
     if (voting == NULL)
-        return NULL;
+        return REPLICA_E_NOMEM;
     voting->prepared = calloc(PREPARED_MAX, sizeof voting->prepared[0]);
     voting->aheads = calloc(AHEAD_MAX, sizeof voting->aheads[0]);
     voting->waiters = calloc(WAITERS_MAX, sizeof voting->waiters[0]);
     voting->followers = calloc(FOLLOWERS_MAX, sizeof voting->followers[0]);
-    if (!voting->prepared || !voting->aheads || !voting->waiters || !voting->followers) {
-        gossip_quorum_close_voting(voting);
-        return NULL;
-    }
     attached->voting = voting;
-    return voting;
+    rv = !voting->prepared || !voting->aheads || !voting->waiters || !voting->followers
+             ? REPLICA_E_NOMEM
+             : voting_load_proposals(attached);
+    if (rv != 0) {
+        gossip_quorum_close_voting(voting);
+        attached->voting = NULL;
+    }
+    return rv;
 }
 
 static bool votes(const struct gossip_quorum *quorum, const struct gossip_volume *volume)
@@ -62,7 +68,7 @@ int quorum_voter_message(struct gossip_quorum *quorum, const struct gossip_quoru
     replica_pack_reader_init(&reader, event->message.payload, event->message.size);
     replica_pack_read_array(&reader, 32, &n);
     replica_pack_read_id(&reader, &id);
-    if (reader.failed || n < 4)
+    if (reader.failed || n < (event->message.type == QUORUM_ABANDON ? 2 : 4))
         return REPLICA_E_MALFORMED;
     volume = quorum_volume(quorum, &id);
     if (volume == NULL || !votes(quorum, volume))
@@ -70,8 +76,9 @@ int quorum_voter_message(struct gossip_quorum *quorum, const struct gossip_quoru
     rv = attached_open(quorum->table, &id, &update->log, &attached);
     if (rv != 0)
         return rv == REPLICA_E_NOSPACE ? 0 : rv;
-    if (voting_of(attached) == NULL)
-        return REPLICA_E_NOMEM;
+    rv = voting_of(attached);
+    if (rv != 0)
+        return rv;
     switch (event->message.type) {
     case QUORUM_PREPARE:
         return voting_receive_prepare(quorum, event, &reader, attached, volume, update);
@@ -79,6 +86,8 @@ int quorum_voter_message(struct gossip_quorum *quorum, const struct gossip_quoru
         return voting_receive_mint(quorum, event, &reader, attached, volume, update);
     case QUORUM_REPLICATE:
         return voting_receive_replicate(quorum, event, &reader, attached, volume, update);
+    case QUORUM_ABANDON:
+        return voting_receive_abandon(event, &reader, attached, update);
     case QUORUM_OFFER:
         return quorum_offer_receive(quorum, event, &reader, volume, update);
     default:
@@ -145,11 +154,12 @@ int quorum_voter_event(struct gossip_quorum *quorum, const struct gossip_quorum_
         struct attached *attached = quorum->table->items[i];
         const struct gossip_volume *volume = quorum_volume(quorum, &attached->id);
         bool concerned = concerns_all(event->kind) || replica_id_equal(&attached->id, &event->volume);
-        int rv = 0;
+        int rv;
         if (!concerned || volume == NULL || !votes(quorum, volume))
             continue;
-        if (voting_of(attached) == NULL)
-            return REPLICA_E_NOMEM;
+        rv = voting_of(attached);
+        if (rv != 0)
+            return rv;
         if (event->kind == GOSSIP_QUORUM_EVENT_HAVE)
             cross_off(attached->voting, &event->content);
         if (event->kind == GOSSIP_QUORUM_EVENT_NO_ROOM)
@@ -164,7 +174,11 @@ int quorum_voter_event(struct gossip_quorum *quorum, const struct gossip_quorum_
             attached->voting->busy = false;
             rv = voting_continue_prepares(quorum, attached, volume, event->time, update);
             if (rv == 0)
+                rv = voting_release_some(quorum, attached, update);
+            if (rv == 0)
                 rv = voting_hold_more(quorum, attached, volume, event->batch, update);
+            if (rv == 0 && event->kind == GOSSIP_QUORUM_EVENT_TIMER)
+                rv = voting_ask_writers(attached, volume, event->time, update);
             if (event->kind == GOSSIP_QUORUM_EVENT_TIMER)
                 announce(attached, volume, &quorum->table->self, event->time, update);
         }

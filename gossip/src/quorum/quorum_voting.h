@@ -1,5 +1,6 @@
 /* What the parts of a voter share (quorum_voter.c routes to them):
  *   quorum_count.c     what a majority holds
+ *   quorum_proposals.c what is kept for writers until it is minted or given up
  *   quorum_prepare.c   proposals whose closures are being brought here
  *   quorum_mint.c      minting, replicating, outcomes
  *   quorum_hold.c      from stored to held; telling readers and coordinators */
@@ -38,7 +39,14 @@ struct follower {
     struct replica_vector target;
 };
 
+struct kept;    /* quorum_proposals.c */
+struct release; /* quorum_proposals.c */
+
 struct attached_voting {
+    struct kept *kept; /* proposals that nobody has minted yet */
+    size_t kept_n, kept_capacity;
+    struct release *releases;
+    uint64_t ask_at_ms;
     struct prepare *prepares;
     size_t prepares_n, prepares_capacity;
     struct replica_id *prepared; /* ring of commit ids whose closure was complete here, in the epoch below */
@@ -57,6 +65,20 @@ struct attached_voting {
 /* quorum_count.c: what became committed by all that is known. */
 int voting_count(struct gossip_quorum *quorum, struct attached *attached, const struct gossip_volume *volume,
                  struct gossip_update *update);
+/* quorum_proposals.c: keeps a proposal in the log, within its writer's bounds. Errors: BUSY (beyond them), STALE (given up by
+ * its writer), MALFORMED, MISMATCH, IO, NOMEM. */
+int voting_keep(struct attached *attached, const struct replica_delta *delta, const uint8_t *record, size_t n,
+                struct gossip_time time, struct gossip_update *update);
+/* That id has a dot here: what was pinned for it is the delta's now. */
+void voting_minted(struct attached_voting *voting, const struct replica_id *commit);
+int voting_load_proposals(struct attached *attached);
+void voting_close_proposals(struct attached_voting *voting);
+int voting_receive_abandon(const struct gossip_quorum_event *event, struct replica_pack_reader *reader,
+                           struct attached *attached, struct gossip_update *update);
+int voting_release_some(struct gossip_quorum *quorum, struct attached *attached,
+                        struct gossip_update *update);
+int voting_ask_writers(struct attached *attached, const struct gossip_volume *volume, struct gossip_time time,
+                       struct gossip_update *update);
 /* quorum_prepare.c */
 int voting_receive_prepare(struct gossip_quorum *quorum, const struct gossip_quorum_event *event,
                            struct replica_pack_reader *reader, struct attached *attached,
@@ -65,6 +87,14 @@ int voting_continue_prepares(struct gossip_quorum *quorum, struct attached *atta
                              const struct gossip_volume *volume, struct gossip_time time,
                              struct gossip_update *update);
 void voting_close_prepare(struct prepare *prepare);
+/* Ends the prepare of that commit, if there is one, and forgets that it was prepared; *ret_closure: zeroed by the caller, its to
+ * close. */
+void voting_take_prepare(struct attached_voting *voting, const struct replica_id *commit,
+                         struct replica_closure *ret_closure);
+/* How its proposal stands, unless a prepare in course tells it anyway. */
+void voting_tell_writer(struct attached *attached, const struct gossip_volume *volume,
+                        const struct replica_id *commit, const struct replica_id *writer,
+                        struct gossip_time time, struct gossip_update *update);
 /* Whether the closure of that commit was complete here in that epoch. */
 bool voting_is_prepared(const struct attached_voting *voting, uint64_t epoch,
                         const struct replica_id *commit);

@@ -160,6 +160,13 @@ int quorum_writer_message(struct gossip_quorum *quorum, const struct gossip_quor
         return REPLICA_E_MALFORMED;
     commit = find_commit_id(quorum, &id);
     volume = quorum_volume(quorum, &volume_id);
+    if (commit == NULL && volume != NULL && event->message.type == QUORUM_PREPARED &&
+        quorum_voter_index(&volume->configuration, &event->message.from->store) >= 0) {
+        /* Given up, perhaps by an earlier life, or committed long ago: whatever was to be minted is driven until its fate is
+         * known, so that voter keeps its proposal for nothing. */
+        writing_send_abandon(&volume_id, &id, &event->message.from->store, 1, update);
+        return 0;
+    }
     if (commit == NULL || volume == NULL || commit->again || !replica_id_equal(&commit->volume, &volume_id))
         return 0;
     rv = event->message.type == QUORUM_PREPARED

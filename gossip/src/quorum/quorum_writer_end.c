@@ -11,9 +11,13 @@ int writing_fail(struct gossip_quorum *quorum, struct commit *commit, int code, 
                  struct gossip_update *update)
 {
     struct replica_view *view = replica_view_find(quorum->views, &commit->view);
+    const struct gossip_volume *volume = quorum_volume(quorum, &commit->volume);
     int rv = view == NULL ? 0 : replica_view_thaw(view, &update->log);
     if (rv != 0)
         return rv;
+    if (volume != NULL && commit->phase == COMMIT_PREPARING)
+        writing_send_abandon(&volume->id, &commit->id, volume->configuration.voters,
+                             volume->configuration.voters_n, update);
     for (size_t i = 0; i < commit->callers_n; i++)
         quorum_answer_code(update, commit->callers[i], code, reason, true);
     commit->callers_n = 0;

@@ -26,6 +26,19 @@ void writing_send_prepares(struct commit *commit, const struct gossip_configurat
     replica_buffer_close(&payload);
 }
 
+void writing_send_abandon(const struct replica_id *volume, const struct replica_id *commit,
+                          const struct replica_id *voters, size_t n, struct gossip_update *update)
+{
+    struct replica_buffer payload;
+    replica_buffer_init(&payload);
+    replica_pack_array(&payload, 2);
+    replica_pack_id(&payload, volume);
+    replica_pack_id(&payload, commit);
+    for (size_t i = 0; i < n; i++)
+        gossip_update_send(update, &voters[i], GOSSIP_ROOM_QUORUM, QUORUM_ABANDON, &payload, false);
+    replica_buffer_close(&payload);
+}
+
 int writing_start_preparing(struct gossip_quorum *quorum, struct commit *commit,
                             const struct gossip_quorum_event *event, struct gossip_update *update)
 {

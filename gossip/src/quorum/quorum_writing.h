@@ -72,6 +72,9 @@ int writing_build(struct gossip_quorum *quorum, struct commit *commit, struct re
 /* quorum_writer_prepare.c */
 int writing_start_preparing(struct gossip_quorum *quorum, struct commit *commit,
                             const struct gossip_quorum_event *event, struct gossip_update *update);
+/* Tells one voter, or all, that an id was given up. */
+void writing_send_abandon(const struct replica_id *volume, const struct replica_id *commit,
+                          const struct replica_id *voters, size_t n, struct gossip_update *update);
 /* To all voters that are not ready. */
 void writing_send_prepares(struct commit *commit, const struct gossip_configuration *configuration,
                            struct gossip_update *update);

@@ -23,7 +23,8 @@ struct replica_closure {
 int replica_closure_init(struct replica_closure *closure, const uint8_t *record, size_t n);
 void replica_closure_close(struct replica_closure *closure);
 
-/* Scans at most max ops; visit is called for every content named (the op list too), with whether it is missing here. Returns AGAIN if there
+/* Scans at most max ops; visit is called for every content named (the op list too), with whether it is missing here
+ * and was not found missing before. Returns AGAIN if there
  * is more to scan at once, else 0. Errors: MALFORMED (the op list: an op, the order, the count), IO, NOMEM. */
 typedef void (*replica_closure_visit_fn)(void *context, const struct replica_content_id *content,
                                          bool missing);
@@ -34,6 +35,8 @@ bool replica_closure_lacks(const struct replica_closure *closure, const struct r
 /* content has been filled; true if it was missing (an op list: scan again). */
 bool replica_closure_arrived(struct replica_closure *closure, const struct replica_content_id *content);
 bool replica_closure_is_filled(const struct replica_closure *closure);
+/* Nothing can be done before something arrives: the op list, or after the scan what it names. */
+bool replica_closure_is_waiting(const struct replica_closure *closure);
 
 /* The op list, borrowed until it is let go. A closure keeps it while it is scanned only, for one may have 64 MiB and many wait for their
  * contents at a time; asked for later, it is read again. Errors: ABSENT, IO, CORRUPT, NOMEM. */

@@ -95,9 +95,17 @@ int replica_volume_propose(struct replica_volume *volume, const uint8_t *record,
                            struct replica_kv_batch *log);
 int replica_volume_proposal(const struct replica_volume *volume, const struct replica_kv_batch *pending,
                             const struct replica_id *commit, struct replica_buffer *ret_record);
+/* All that are in the log, in no order. visit's first non-zero result ends it and is returned. */
+int replica_volume_proposals(const struct replica_volume *volume,
+                             int (*visit)(void *context, const uint8_t *record, size_t n), void *context);
+/* Takes a proposal out of the log; its pins are the caller's to take out before. */
+void replica_volume_withdraw(struct replica_volume *volume, const struct replica_id *commit,
+                             struct replica_kv_batch *log);
 /* Pins one content of a proposal or stored delta; applying the delta unpins. */
 void replica_volume_pin(struct replica_volume *volume, const struct replica_id *commit,
                         const struct replica_content_id *content, struct replica_kv_batch *log);
+void replica_volume_unpin(struct replica_volume *volume, const struct replica_id *commit,
+                          const struct replica_content_id *content, struct replica_kv_batch *log);
 /* Whether content is pinned by any proposal of that volume (NULL: of any). One seek. */
 int replica_volume_pins(struct replica_kv *log, const struct replica_id *volume,
                         const struct replica_content_id *content, bool *ret_pinned);

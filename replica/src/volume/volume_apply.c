@@ -141,25 +141,17 @@ static int job_start(struct replica_volume *volume, struct replica_content_id *r
     return 0;
 }
 
-static void job_unpin(struct replica_volume *volume, const struct replica_content_id *content,
-                      struct replica_kv_batch *log)
-{
-    struct replica_log_key key = replica_log_key_pin(content, &volume->state.id, &volume->job.delta.commit);
-    replica_kv_batch_delete(log, key.bytes, key.size);
-}
-
 static int job_finish(struct replica_volume *volume, struct replica_kv_batch *log)
 {
     struct replica_volume_job *job = &volume->job;
     struct replica_volume_state *state = &volume->state;
-    struct replica_log_key proposal = replica_log_key_proposal(&state->id, &job->delta.commit);
     int rv = replica_vector_set(&state->applied, &job->delta.dot.actor, job->delta.dot.seq);
     if (rv != 0)
         return rv;
     state->applied_seq++;
     state->totals = job->totals;
     state->last_commit_ms = job->delta.time_ms;
-    replica_kv_batch_delete(log, proposal.bytes, proposal.size);
+    replica_volume_withdraw(volume, &job->delta.commit, log);
     job->active = false;
     replica_buffer_close(&job->ops);
     return 0;
@@ -188,7 +180,7 @@ static int job_piece(struct replica_volume *volume, size_t *reads, struct replic
         if (rv != 0)
             return rv;
         if (!op.tombstone && op.entry.blob.kind == REPLICA_BLOB_CONTENT)
-            job_unpin(volume, &op.entry.blob.content, log);
+            replica_volume_unpin(volume, &job->delta.commit, &op.entry.blob.content, log);
     }
     job->offset = reader.offset;
     if (reader.offset < reader.size)

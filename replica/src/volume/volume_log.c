@@ -178,6 +178,44 @@ int replica_volume_proposal(const struct replica_volume *volume, const struct re
     return replica_kv_get_through(volume->log, pending, key.bytes, key.size, ret_record);
 }
 
+int replica_volume_proposals(const struct replica_volume *volume,
+                             int (*visit)(void *context, const uint8_t *record, size_t n), void *context)
+{
+    static const struct replica_id none;
+    struct replica_log_key first = replica_log_key_proposal(&volume->state.id, &none);
+    size_t prefix = first.size - REPLICA_ID_SIZE;
+    struct replica_kv_cursor *cursor;
+    int rv = replica_kv_cursor_open(volume->log, &cursor), closed;
+    if (rv != 0)
+        return rv;
+    for (replica_kv_cursor_seek(cursor, first.bytes, first.size); rv == 0 && replica_kv_cursor_valid(cursor);
+         replica_kv_cursor_next(cursor)) {
+        const uint8_t *key, *value;
+        size_t key_n, n;
+        replica_kv_cursor_key(cursor, &key, &key_n);
+        if (key_n < prefix || memcmp(key, first.bytes, prefix) != 0)
+            break;
+        replica_kv_cursor_value(cursor, &value, &n);
+        rv = visit(context, value, n);
+    }
+    closed = replica_kv_cursor_close(&cursor);
+    return rv != 0 ? rv : closed;
+}
+
+void replica_volume_withdraw(struct replica_volume *volume, const struct replica_id *commit,
+                             struct replica_kv_batch *log)
+{
+    struct replica_log_key key = replica_log_key_proposal(&volume->state.id, commit);
+    replica_kv_batch_delete(log, key.bytes, key.size);
+}
+
+void replica_volume_unpin(struct replica_volume *volume, const struct replica_id *commit,
+                          const struct replica_content_id *content, struct replica_kv_batch *log)
+{
+    struct replica_log_key key = replica_log_key_pin(content, &volume->state.id, commit);
+    replica_kv_batch_delete(log, key.bytes, key.size);
+}
+
 void replica_volume_pin(struct replica_volume *volume, const struct replica_id *commit,
                         const struct replica_content_id *content, struct replica_kv_batch *log)
 {

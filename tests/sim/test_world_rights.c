@@ -641,7 +641,7 @@ static void nothing_is_said_of_a_volume_to_who_may_not_read_it(void **state)
     assert_int_equal(world_create_volume(world, 0, VOLUME, &volume), 0);
     assert_int_equal(world_open_view(world, 0, &volume, &view), 0);
     for (int i = 0; i < 20; i++) {
-        char name[8];
+        char name[16];
         snprintf(name, sizeof name, "f%d", i);
         test_put_text(world, 0, &view, name, "hidden");
         assert_int_equal(world_commit(world, 0, &view), 0);

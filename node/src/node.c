@@ -2,6 +2,7 @@
 #include "node_internal.h"
 
 #include "replica/error.h"
+#include "replica/kv_leveldb.h"
 
 #include <sodium.h>
 #include <stdarg.h>
@@ -14,8 +15,9 @@
 #define WORKERS 4 /* long jobs: most wait for the disk or for a name server */
 #define MOVERS_MIN                                                                                           \
     2 /* hashing a piece that comes in takes a core at 1.9 GB/s, so as many as there are cores … */
-#define MOVERS_MAX 8  /* … up to what any disk takes */
-#define PORT_PAIRS 64 /* tried from the default on; a machine with more nodes than that names their ports */
+#define MOVERS_MAX  8    /* … up to what any disk takes */
+#define CATCH_UP_MS 5000 /* of the start, without an answer to anybody */
+#define PORT_PAIRS  64 /* tried from the default on; a machine with more nodes than that names their ports */
 
 static int say(char **ret_message, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
@@ -169,10 +171,25 @@ static int make_peer(struct node *node, char **ret_message)
     snprintf(self->endpoint, sizeof self->endpoint, "%s", node->endpoint);
     snprintf(self->version, sizeof self->version, "%s", REMORA_VERSION);
     rv = gossip_peer_new(&options, node->store->log, node->store->map, node->store->contents, &node->peer);
-    return rv == 0
-               ? 0
-               : say(ret_message, rv, "data: the state in %s cannot be loaded: %s; " NODE_STORE_MESSAGE_HINT,
-                     node->config->data, replica_error_text(rv));
+    switch (rv) {
+    case 0:
+        return 0;
+    case REPLICA_E_EXPIRED: /* replica_volume_new */
+        return say(ret_message, REPLICA_E_CORRUPT,
+                   "data: %s/map is gone or damaged, and a volume whose log begins behind an image cannot be "
+                   "rebuilt "
+                   "from %s/log; " NODE_STORE_MESSAGE_HINT,
+                   node->config->data, node->config->data);
+    case REPLICA_E_STALE:
+        return say(ret_message, REPLICA_E_CORRUPT,
+                   "data: %s/log has lost what %s/map shows: restore it, or start with an empty "
+                   "--data; " NODE_STORE_MESSAGE_HINT,
+                   node->config->data, node->config->data);
+    default:
+        return say(ret_message, rv, "data: the state in %s%s cannot be loaded: %s; " NODE_STORE_MESSAGE_HINT,
+                   node->config->data, replica_kv_leveldb_is_damaged(node->store->log) ? "/log" : "",
+                   replica_error_text(rv));
+    }
 }
 
 /* The cluster that an earlier life was in. */
@@ -198,6 +215,27 @@ static void log_start(const struct node *node)
              "version=%s store=%s generation=%llu data=\"%s\" endpoint=%s begin=%s vote=%s", REMORA_VERSION,
              store, (unsigned long long)node->store->generation, config->data, node->endpoint,
              BEGINS[how_to_begin(config)], node_votes(node) ? "yes" : "no");
+}
+
+/* What was applied before is applied again, to a map that is behind, before anybody reads: after a crash that
+ * takes moments. A map that is rebuilt may take longer; then views wait for it. */
+static void catch_up(struct node *node)
+{
+    uint64_t deadline_ms = node_now_ms() + CATCH_UP_MS, behind = gossip_peer_behind(node->peer, NULL),
+             before = 0;
+    if (node->store->aside[0] != '\0')
+        node_log(NODE_LOG_ERROR, "map_damaged",
+                 "aside=\"%s/%s\" text=\"rebuilt from the log; remove what was "
+                 "set aside\"",
+                 node->config->data, node->store->aside);
+    if (behind > 0)
+        node_log(NODE_LOG_INFO, "map_behind", "commits=%llu", (unsigned long long)behind);
+    while (behind > 0 && (behind != before || node->update.again) && node->fatal == 0 &&
+           node_now_ms() < deadline_ms) {
+        before = behind;
+        node_step_timer(node);
+        behind = gossip_peer_behind(node->peer, NULL);
+    }
 }
 
 static int build(struct node *node, char **ret_message)
@@ -229,6 +267,8 @@ static int build(struct node *node, char **ret_message)
     log_start(node);
     take_up_cluster(node);
     node_step(node, &start);
+    if (node->fatal == 0)
+        catch_up(node);
     if (node->fatal != 0)
         return say(ret_message, node->fatal, "data: %s: %s; " NODE_STORE_MESSAGE_HINT, node->config->data,
                    replica_error_text(node->fatal));
@@ -236,7 +276,8 @@ static int build(struct node *node, char **ret_message)
     return rv != 0 ? rv : node_api_new(node, node->config->socket, &node->api, ret_message);
 }
 
-int node_new(const struct node_config *config, struct node **ret_node, char **ret_message)
+static int make(const struct node_config *config, struct node **ret_node, bool *ret_map_damaged,
+                char **ret_message)
 {
     struct node *node = calloc(1, sizeof *node);
     int rv;
@@ -250,11 +291,24 @@ int node_new(const struct node_config *config, struct node **ret_node, char **re
     node_damage_init(node);
     rv = build(node, ret_message);
     if (rv != 0) {
+        *ret_map_damaged = node->store != NULL && node_store_map_is_damaged(node->store);
         node_destroy(&node);
         return say(ret_message, rv, "%s", replica_error_text(rv));
     }
     *ret_node = node;
     return 0;
+}
+
+int node_new(const struct node_config *config, struct node **ret_node, char **ret_message)
+{
+    bool map_damaged = false;
+    int rv = make(config, ret_node, &map_damaged, ret_message);
+    if (rv != REPLICA_E_CORRUPT || !map_damaged)
+        return rv;
+    node_log(NODE_LOG_ERROR, "map_damaged", "data=\"%s\" text=\"set aside, and rebuilt from the log\"",
+             config->data);
+    free(*ret_message);
+    return make(config, ret_node, &map_damaged, ret_message);
 }
 
 int node_run(struct node *node, bool again, size_t *ret_unfinished)

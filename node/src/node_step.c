@@ -6,6 +6,7 @@
 #include "node_internal.h"
 
 #include "replica/error.h"
+#include "replica/kv_leveldb.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -301,17 +302,32 @@ static void carry_out(struct node *node, enum gossip_peer_event_kind kind)
 
 void node_stop_fatally(struct node *node, int code)
 {
+    bool log_damaged = code == REPLICA_E_CORRUPT && replica_kv_leveldb_is_damaged(node->store->log);
     node->fatal = code;
-    node_log(NODE_LOG_ERROR, "stopped", "error=%s text=\"%s\"", replica_error_symbol(code),
-             replica_error_text(code));
+    node_log(NODE_LOG_ERROR, "stopped", "error=%s text=\"%s%s%s\"", replica_error_symbol(code),
+             log_damaged ? node->config->data : "", log_damaged ? "/log: " : "", replica_error_text(code));
     node_loop_stop(node->loop);
+}
+
+/* The map was found damaged, by this step or by whoever read since the last: the node is made anew on the same
+ * store, whose map is then rebuilt from the log. */
+static bool rebuilds_map(struct node *node)
+{
+    if (!node_store_map_is_damaged(node->store))
+        return false;
+    if (!node->reopens && !node->stopping)
+        node_log(NODE_LOG_ERROR, "map_damaged", "data=\"%s\" text=\"set aside, and rebuilt from the log\"",
+                 node->config->data);
+    node->reopens = true;
+    node_loop_stop(node->loop);
+    return true;
 }
 
 void node_step(struct node *node, struct gossip_peer_event *event)
 {
     bool was_failed = node->failed != 0;
     int rv;
-    if (node->fatal != 0 || node->ending)
+    if (node->fatal != 0 || node->ending || node->reopens)
         return;
     assert(!node->stepping);
     node->stepping = true;
@@ -322,12 +338,12 @@ void node_step(struct node *node, struct gossip_peer_event *event)
     rv = gossip_peer_step(node->peer, event, &node->update);
     if (rv == REPLICA_E_NOSPACE) /* a room's own write */
         node_fail(node, "write", rv);
-    else if (rv != 0)
+    else if (rv != 0 && !node_store_map_is_damaged(node->store))
         node_stop_fatally(node, rv);
-    else
+    else if (rv == 0)
         carry_out(node, event->kind);
     node->stepping = false;
-    if (node->fatal != 0)
+    if (node->fatal != 0 || rebuilds_map(node))
         return;
     if (node->failed != 0 && !was_failed)
         tell_failed(node);

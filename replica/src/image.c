@@ -215,7 +215,8 @@ void replica_image_drop(struct replica_volume *volume, struct replica_kv_batch *
 
 int replica_image_clear(struct replica_volume *volume, size_t *reads, struct replica_kv_batch *map)
 {
-    static const char PREFIXES[] = {'d', 'e', 'f', 'j', 'n', 'x'}; /* r: a reference too many is harmless */
+    static const char PREFIXES[] = {'d', 'e', 'f', 'j',
+                                    'm', 'n', 'x'}; /* r: a reference too many is harmless */
     struct replica_kv_cursor *cursor;
     size_t n = 0;
     int rv = replica_kv_cursor_open(volume->map.kv, &cursor), closed;
@@ -344,6 +345,7 @@ int replica_image_take(struct replica_volume *volume, const uint8_t *part, size_
         int rv = replica_map_run_end(&volume->map, &apply, &progress->run, map, reads);
         if (rv != 0)
             return rv;
+        replica_volume_mark_map(volume, apply.apply_seq, map);
     }
     return replica_pack_reader_finish(&reader);
 }

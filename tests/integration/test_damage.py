@@ -188,6 +188,47 @@ class Damage(unittest.TestCase):
             node.cli("put", "-f", "v", os.path.join(source, "whole"), "/t/whole")  # who still has it can bring it back
             self.assertEqual(node.cli("cat", "v", "/t/whole").stdout, content(source, "whole"))
 
+    def test_a_store_without_its_log_or_map(self):
+        with remora.Cluster(1) as cluster:
+            node = cluster[1]
+            source = make_source(cluster.directory)
+            node.cli("volume", "create", "v")
+            node.cli("put", "v", source, "/t")
+            for i in range(30):
+                node.cli("put", "-f", "v", os.path.join(source, "tiny"), f"/n/{i}")
+            with node.api() as api:
+                before = api.call("volume.info", name="v")
+                view = api.view("v", label="kept", auto=False)
+                api.write(view, "draft", b"not committed")
+            self.assertEqual(node.stop(), 0)
+            shutil.rmtree(os.path.join(node.data, "map"))
+            node.start()
+            with node.api() as api:
+                after = api.call("volume.info", name="v")
+                view = api.view("v", label="kept", local=True)
+                self.assertEqual(api.read(view, "draft"), b"not committed")
+                self.assertEqual(api.read(view, "n/29"), content(source, "tiny"))
+            for key in ("state_hash", "size", "files", "inodes", "last_commit_ms"):
+                self.assertEqual(after[key], before[key], key)
+            self.assertEqual(node.cli("cat", "v", "/t/whole").stdout, content(source, "whole"))
+            self.assertIn("map_behind", node.tail(1 << 20))
+            node.kill()  # damaged while nobody looks
+            for path in glob.glob(os.path.join(node.data, "map", "*.ldb")) + glob.glob(os.path.join(node.data, "map", "MANIFEST*")):
+                with open(path, "r+b") as f:
+                    f.write(b"damage")
+            node.start()
+            with node.api() as api:
+                self.assertEqual(api.call("volume.info", name="v")["state_hash"], before["state_hash"])
+            self.assertIn("map_damaged", node.tail(1 << 20))
+            self.assertNotEqual(glob.glob(os.path.join(node.data, "map.damaged-*")), [])
+            self.assertEqual(node.stop(), 0)
+            shutil.rmtree(os.path.join(node.data, "log"))
+            for _ in range(2):
+                node.start(wait=False)
+                self.assertEqual(node.process.wait(remora.READY_S), 1)
+                self.assertIn(f"{node.data} has contents but no log", node.tail())
+                self.assertFalse(os.path.exists(os.path.join(node.data, "log")))
+
 
 if __name__ == "__main__":
     unittest.main(verbosity=2)

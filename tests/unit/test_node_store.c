@@ -2,8 +2,10 @@
  * its end. */
 #include "node_fixture.h"
 #include "replica/error.h"
+#include "replica/kv_leveldb.h"
 #include "store/store.h"
 
+#include <dirent.h>
 #include <sys/file.h>
 
 struct place {
@@ -176,6 +178,153 @@ static void test_a_first_start_cut_off(void **state)
     node_store_close(&store);
 }
 
+static void damage_file(const struct place *place, const char *name, int how)
+{
+    char path[512];
+    uint8_t byte;
+    int fd;
+    snprintf(path, sizeof path, "%s/%s", place->data, name);
+    if (how == 0) {
+        assert_int_equal(unlink(path), 0);
+        return;
+    }
+    fd = open(path, O_RDWR);
+    assert_true(fd >= 0);
+    if (how == 1) {
+        assert_int_equal(ftruncate(fd, 0), 0);
+    } else {
+        assert_int_equal(pread(fd, &byte, 1, 4), 1);
+        byte ^= 16;
+        assert_int_equal(pwrite(fd, &byte, 1, 4), 1);
+    }
+    close(fd);
+}
+
+/* The one file in that directory of the store whose name begins or ends so. */
+static void find_file(const struct place *place, const char *directory, const char *part, char ret[512])
+{
+    char path[256];
+    struct dirent *entry;
+    DIR *listing;
+    snprintf(path, sizeof path, "%s/%s", place->data, directory);
+    listing = opendir(path);
+    assert_non_null(listing);
+    ret[0] = '\0';
+    while ((entry = readdir(listing)) != NULL)
+        if (strstr(entry->d_name, part) != NULL)
+            snprintf(ret, 512, "%s/%s", directory, entry->d_name);
+    closedir(listing);
+    assert_int_not_equal(ret[0], '\0');
+}
+
+static void put_something(struct replica_kv *kv)
+{
+    struct replica_kv_batch batch;
+    replica_kv_batch_init(&batch);
+    replica_kv_batch_put(&batch, "zz", 2, "value", 5);
+    assert_int_equal(replica_kv_write(kv, &batch), 0);
+    assert_int_equal(replica_kv_sync(kv), 0);
+    replica_kv_batch_close(&batch);
+}
+
+static void make_store(struct place *place)
+{
+    struct node_store *store;
+    scratch_remove_below(place->data);
+    for (int i = 0; i < 2; i++) {
+        store = open_store(place);
+        if (i == 0) { /* written out by the next opening */
+            put_something(store->log);
+            put_something(store->map);
+        }
+        node_store_close(&store);
+    }
+}
+
+/* Nothing reads all of a log to open it: damage in the middle is met by who reads there, at the latest. */
+static void assert_read_fails(const struct place *place)
+{
+    struct node_store_options options = {.path = place->data};
+    struct node_store *store = NULL;
+    struct replica_buffer value;
+    char *message = NULL;
+    int rv = node_store_open(&options, &store, &message);
+    if (rv != 0) {
+        assert_int_equal(rv, REPLICA_E_CORRUPT);
+        assert_non_null(strstr(message, "/log"));
+        free(message);
+        return;
+    }
+    replica_buffer_init(&value);
+    assert_int_equal(replica_kv_get(store->log, "zz", 2, &value), REPLICA_E_CORRUPT);
+    assert_true(replica_kv_leveldb_is_damaged(store->log));
+    replica_buffer_close(&value);
+    node_store_close(&store);
+}
+
+/* Removed, cut to nothing, or with a bit flipped: whatever the log is made of is missed, by name, and nothing is made in its place. */
+static void test_every_file_of_the_log_is_missed(void **state)
+{
+    struct place *place = *state;
+    static const char *const PARTS[] = {"CURRENT", "MANIFEST-", ".log", ".ldb"};
+    for (size_t i = 0; i < sizeof PARTS / sizeof PARTS[0]; i++)
+        for (int how = 0; how < 3; how++) {
+            char name[512];
+            make_store(place);
+            find_file(place, "log", PARTS[i], name);
+            damage_file(place, name, how);
+            if (how > 0 && strcmp(PARTS[i], ".ldb") == 0)
+                assert_read_fails(place);
+            else
+                assert_refused(place, REPLICA_E_CORRUPT, "log", "docs/operations.md");
+        }
+}
+
+static void test_a_log_that_is_gone(void **state)
+{
+    struct place *place = *state;
+    char path[160];
+    make_store(place);
+    snprintf(path, sizeof path, "%s/log", place->data);
+    scratch_remove_below(path);
+    assert_refused(place, REPLICA_E_CORRUPT, "has contents but no log", "empty --data");
+    assert_int_not_equal(access(path, F_OK), 0);
+    snprintf(path, sizeof path, "%s/map", place->data);
+    scratch_remove_below(path);
+    snprintf(path, sizeof path, "%s/contents", place->data);
+    scratch_remove_below(path);
+    assert_refused(place, REPLICA_E_CORRUPT, "no log", "empty --data");
+}
+
+/* The map has nothing that the log has not: it is set aside, and there is another. */
+static void test_a_damaged_map_is_set_aside(void **state)
+{
+    struct place *place = *state;
+    static const char *const PARTS[] = {"CURRENT", "MANIFEST-", ".ldb"};
+    for (size_t i = 0; i < sizeof PARTS / sizeof PARTS[0]; i++)
+        for (int how = 0; how < 3; how++) {
+            struct node_store *store;
+            struct replica_buffer value;
+            char name[512];
+            int rv;
+            make_store(place);
+            find_file(place, "map", PARTS[i], name);
+            damage_file(place, name, how);
+            store = open_store(place);
+            replica_buffer_init(&value);
+            rv = replica_kv_get(store->map, "zz", 2, &value);
+            if (rv == REPLICA_E_CORRUPT) { /* found only when it was read */
+                assert_true(node_store_map_is_damaged(store));
+                node_store_close(&store);
+                store = open_store(place);
+                rv = replica_kv_get(store->map, "zz", 2, &value);
+            }
+            assert_int_equal(rv, REPLICA_E_NOTFOUND);
+            replica_buffer_close(&value);
+            node_store_close(&store);
+        }
+}
+
 /* Group commit: what is requested before a sync began is reported by its end, in order, and a failed one ends
  * it. */
 struct watch {
@@ -253,6 +402,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_directory_of_something_else_is_left_alone, setup, teardown),
         cmocka_unit_test_setup_teardown(test_damage_is_named, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_first_start_cut_off, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_every_file_of_the_log_is_missed, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_log_that_is_gone, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_damaged_map_is_set_aside, setup, teardown),
         cmocka_unit_test_setup_teardown(test_group_commit, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_node_serves_and_stops, fixture_setup, fixture_teardown),
     };

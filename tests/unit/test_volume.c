@@ -636,6 +636,50 @@ static size_t live_through(size_t budget, size_t cut, struct replica_totals *ret
     return budget;
 }
 
+/* The map is gone while the log believes it durable: everything is applied again, at the same places. */
+static void a_lost_map_is_rebuilt(void **state)
+{
+    struct world *world = *state;
+    struct replica_totals totals;
+    make_records(world->contents);
+    scenario(world);
+    recover(world);
+    checkpoint(world);
+    totals = replica_volume_state(world->volume)->totals;
+    load(world);
+    assert_true(replica_volume_state(world->volume)->applied_seq ==
+                DELTAS); /* nothing to do for a map that is well */
+    replica_kv_destroy(&world->map_kv);
+    assert_int_equal(replica_kv_memory_new(&world->map_kv), 0);
+    load(world);
+    assert_true(replica_volume_state(world->volume)->applied_seq == 0);
+    assert_true(replica_volume_state(world->volume)->ordered_seq == DELTAS);
+    recover(world);
+    assert_memory_equal(&totals, &replica_volume_state(world->volume)->totals, sizeof totals);
+    checkpoint(world);
+    load(world);
+    assert_true(replica_volume_state(world->volume)->applied_seq == DELTAS);
+}
+
+/* A delta has its place in the log, durably, before the map shows it: a map that shows more proves that the log is not what it was. */
+static void a_log_that_lost_what_the_map_shows_is_refused(void **state)
+{
+    struct world *world = *state;
+    struct replica_volume_options options;
+    struct replica_volume *volume = NULL;
+    make_records(world->contents);
+    scenario(world);
+    replica_kv_destroy(&world->log_kv);
+    assert_int_equal(replica_kv_memory_new(&world->log_kv), 0);
+    options = (struct replica_volume_options){.log = world->log_kv,
+                                              .map = world->map_kv,
+                                              .contents = world->contents,
+                                              .volume = support_id(9, 9),
+                                              .store = support_id(1, 1)};
+    assert_int_equal(replica_volume_new(&options, &volume), REPLICA_E_STALE);
+    assert_null(volume);
+}
+
 static void power_may_go_at_any_point(void **state)
 {
     struct replica_totals expected, got;
@@ -670,6 +714,8 @@ int main(void)
         TEST(commits_are_listed_newest_first),
         TEST(a_newer_or_damaged_head_is_told),
         TEST(a_second_dot_changes_nothing),
+        TEST(a_lost_map_is_rebuilt),
+        TEST(a_log_that_lost_what_the_map_shows_is_refused),
         cmocka_unit_test(power_may_go_at_any_point),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -116,6 +116,9 @@ const struct gossip_swarm *gossip_peer_swarm(const struct gossip_peer *peer);
 struct replica_views *gossip_peer_views(const struct gossip_peer *peer);
 /* The volume's replica here; NULL if it is not attached (yet). */
 struct replica_volume *gossip_peer_volume(const struct gossip_peer *peer, const struct replica_id *id);
+/* Deltas that earlier lives had put in order and the map does not show yet: views of a later snapshot show too little. */
+uint64_t gossip_peer_behind(const struct gossip_peer *peer,
+                            const struct replica_id *volume); /* NULL: of all */
 uint64_t
 gossip_peer_malformed(const struct gossip_peer *peer); /* messages dropped as malformed or not allowed */
 

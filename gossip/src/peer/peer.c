@@ -439,6 +439,18 @@ struct replica_volume *gossip_peer_volume(const struct gossip_peer *peer, const 
     return attached == NULL ? NULL : attached->volume;
 }
 
+uint64_t gossip_peer_behind(const struct gossip_peer *peer, const struct replica_id *volume)
+{
+    uint64_t behind = 0;
+    for (size_t i = 0; i < peer->table.n; i++) {
+        const struct attached *attached = peer->table.items[i];
+        uint64_t applied_seq = replica_volume_state(attached->volume)->applied_seq;
+        if (applied_seq < attached->loaded_seq && (volume == NULL || replica_id_equal(volume, &attached->id)))
+            behind += attached->loaded_seq - applied_seq;
+    }
+    return behind;
+}
+
 uint64_t gossip_peer_malformed(const struct gossip_peer *peer)
 {
     return peer->malformed;

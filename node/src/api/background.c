@@ -158,6 +158,7 @@ void background_commit(struct node_api *api)
         const struct replica_view_info *info = replica_view_info(replica_views_at(views, i));
         if (info->options.flags & REPLICA_VIEW_AUTO && info->dirty > 0 &&
             info->commit == REPLICA_COMMIT_NONE && !node_api_view_is_held(api, &info->options.id) &&
+            gossip_peer_behind(node_get_peer(api->node), &info->options.volume) == 0 &&
             !is_on_errand(api, &info->options.id))
             start_errand(api, &info->options.id, true);
     }

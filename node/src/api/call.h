@@ -171,6 +171,8 @@ struct replica_view *api_view(const struct api_call *call,
 int api_get_volume(struct api_call *call, const char *key, const struct gossip_volume **ret_volume);
 /* 0, or the call is answered DENIED. */
 int api_need(struct api_call *call, const char *volume, enum node_right right);
+/* The volume shows here all that it showed before the node started: else views would miss what they have. */
+int api_need_map(struct api_call *call, const struct replica_id *volume);
 
 /* entry.c */
 const char *api_kind_name(enum replica_kind kind);

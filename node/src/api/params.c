@@ -175,12 +175,27 @@ int api_need(struct api_call *call, const char *volume, enum node_right right)
     return REPLICA_E_DENIED;
 }
 
+int api_need_map(struct api_call *call, const struct replica_id *volume)
+{
+    uint64_t behind = gossip_peer_behind(api_peer(call), volume);
+    if (behind == 0)
+        return 0;
+    api_fail(call, REPLICA_E_UNAVAILABLE,
+             "the state of this volume is being rebuilt from the log after a crash or damage: %llu commits "
+             "to go; try "
+             "again",
+             (unsigned long long)behind);
+    return REPLICA_E_UNAVAILABLE;
+}
+
 /* By the volume's name of now. One that is gone for good has none that a rule could fit. */
 static int need_of_view(struct api_call *call, struct replica_view *view, struct replica_view **ret_view)
 {
     const struct gossip_volume *volume =
         gossip_control_volume(gossip_peer_control(api_peer(call)), &replica_view_info(view)->options.volume);
     int code = api_need(call, volume == NULL ? "" : volume->name, call->method->needs);
+    if (code == 0)
+        code = api_need_map(call, &replica_view_info(view)->options.volume);
     if (code == 0)
         *ret_view = view;
     return code;

@@ -137,6 +137,8 @@ void api_view_open(struct api_call *call)
     if (!(request.view_options.flags & REPLICA_VIEW_READ_ONLY) &&
         api_need(call, volume->name, NODE_RIGHT_WRITE) != 0)
         return;
+    if (opening->local && api_need_map(call, &volume->id) != 0)
+        return;
     api_random_id(&opening->view);
     if (opening->private)
         api_own_view(call,

@@ -20,7 +20,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define FORMAT_WORDS "remora store "
+#define FORMAT_WORDS   "remora store "
+#define GENERATION_KEY "G" /* in the log */
 /* Memory of the databases: a memtable and one being written out each, and their caches. */
 #define LOG_WRITE_BUFFER ((size_t)8 << 20)
 #define LOG_CACHE        ((size_t)8 << 20)
@@ -277,13 +278,18 @@ static int make_identity(struct node_store *store)
     return rv;
 }
 
+static bool has(const struct node_store *store, const char *name)
+{
+    return faccessat(store->directory, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0 || errno != ENOENT;
+}
+
 static int load_identity(struct node_store *store, char **ret_message)
 {
     uint8_t data[STORE_RECORD_MAX];
     const uint8_t *at = data + 1;
     struct replica_id own;
     int rv = read_checked(store, "IDENTITY", IDENTITY_SIZE, data);
-    if (rv == REPLICA_E_NOTFOUND && faccessat(store->directory, "log", F_OK, 0) != 0) {
+    if (rv == REPLICA_E_NOTFOUND && !has(store, "log") && !has(store, "map") && !has(store, "contents")) {
         rv = make_identity(store); /* a first start, or one that was cut off before there was state */
         return rv == 0 ? 0
                        : say(ret_message, rv, "data: cannot write in %s: %s", store->path,
@@ -301,14 +307,19 @@ static int load_identity(struct node_store *store, char **ret_message)
     return 0;
 }
 
-static int raise_generation(struct node_store *store, char **ret_message)
+static int load_generation(struct node_store *store, char **ret_message)
 {
     uint8_t data[STORE_RECORD_MAX];
     int rv = read_checked(store, "GENERATION", GENERATION_SIZE, data);
     if (rv != 0)
         return damaged(store, "GENERATION", rv, ret_message);
-    store->generation = replica_u64_decode(data) + 1;
-    rv = write_generation(store, store->generation);
+    store->generation = replica_u64_decode(data);
+    return 0;
+}
+
+static int raise_generation(struct node_store *store, char **ret_message)
+{
+    int rv = write_generation(store, ++store->generation);
     return rv == 0 ? 0
                    : say(ret_message, rv, "data: cannot write %s/GENERATION: %s", store->path,
                          replica_error_text(rv));
@@ -330,6 +341,73 @@ static int open_database(struct node_store *store, const char *name, size_t writ
     return rv == 0 ? 0 : say(ret_message, rv, "data: %s: %s", path, replica_error_text(rv));
 }
 
+/* The log. It is made only in a store that never was open: an empty one in place of one that is gone would be
+ * another life under the same name. */
+static int open_log(struct node_store *store, char **ret_message)
+{
+    bool fresh = store->generation == 0 && !has(store, "map") && !has(store, "contents");
+    if (!fresh && !has(store, "log/CURRENT"))
+        return say(
+            ret_message, REPLICA_E_CORRUPT,
+            "data: %s has %s but no log: restore it, or start with an empty --data; " NODE_STORE_MESSAGE_HINT,
+            store->path, has(store, "contents") ? "contents" : "an identity");
+    return open_database(store, "log", LOG_WRITE_BUFFER, LOG_CACHE, &store->log, ret_message);
+}
+
+/* Each start leaves its generation in the log, before it is raised: a log that knows less is not the one that
+ * this store had, or lost its end. */
+static int check_log(struct node_store *store, char **ret_message)
+{
+    struct replica_kv_batch batch;
+    struct replica_buffer value;
+    uint64_t known = 0;
+    uint8_t next[8];
+    int rv;
+    replica_buffer_init(&value);
+    rv = replica_kv_get(store->log, GENERATION_KEY, 1, &value);
+    if (rv == 0 && value.size == sizeof next)
+        known = replica_u64_decode(value.data);
+    replica_buffer_close(&value);
+    if (rv != 0 && rv != REPLICA_E_NOTFOUND)
+        return damaged(store, "log", rv, ret_message);
+    if (known < store->generation)
+        return say(
+            ret_message, REPLICA_E_CORRUPT,
+            "data: %s/log is older than this store (it ends before start %llu): restore it, or start with an "
+            "empty --data; " NODE_STORE_MESSAGE_HINT,
+            store->path, (unsigned long long)store->generation);
+    replica_kv_batch_init(&batch);
+    replica_u64_encode(store->generation + 1, next);
+    replica_kv_batch_put(&batch, GENERATION_KEY, 1, next, sizeof next);
+    rv = replica_kv_write(store->log, &batch);
+    replica_kv_batch_close(&batch);
+    if (rv == 0)
+        rv = replica_kv_sync(store->log);
+    return rv == 0 ? 0 : damaged(store, "log", rv, ret_message);
+}
+
+/* Out of the way, for people to look at; what it shows is in the log. */
+static int set_map_aside(const struct node_store *store, char ret_name[NODE_STORE_ASIDE_TEXT])
+{
+    snprintf(ret_name, NODE_STORE_ASIDE_TEXT, "map.damaged-%llu", (unsigned long long)store->generation);
+    if (renameat2(store->directory, "map", store->directory, ret_name, RENAME_NOREPLACE) == 0)
+        return 0;
+    return store_errno();
+}
+
+static int open_map(struct node_store *store, char **ret_message)
+{
+    int rv = open_database(store, "map", MAP_WRITE_BUFFER, MAP_CACHE, &store->map, ret_message);
+    if (rv != REPLICA_E_CORRUPT)
+        return rv;
+    rv = set_map_aside(store, store->aside);
+    if (rv != 0)
+        return rv;
+    free(*ret_message);
+    *ret_message = NULL;
+    return open_database(store, "map", MAP_WRITE_BUFFER, MAP_CACHE, &store->map, ret_message);
+}
+
 static int open_contents(struct node_store *store, const struct node_store_options *options,
                          char **ret_message)
 {
@@ -345,6 +423,8 @@ static int open_contents(struct node_store *store, const struct node_store_optio
         return say(ret_message, REPLICA_E_INVALID,
                    "data: the path %s is too long; give a shorter one by --data", store->path);
     rv = replica_contents_files_open(&files, &store->contents);
+    if (rv == REPLICA_E_CORRUPT && replica_kv_leveldb_is_damaged(store->log))
+        return damaged(store, "log", rv, ret_message); /* which has the index */
     return rv == 0 ? 0 : say(ret_message, rv, "data: %s: %s", path, replica_error_text(rv));
 }
 
@@ -364,11 +444,15 @@ static int open_all(struct node_store *store, const struct node_store_options *o
     if (rv == 0)
         rv = load_identity(store, ret_message);
     if (rv == 0)
+        rv = load_generation(store, ret_message);
+    if (rv == 0)
+        rv = open_log(store, ret_message);
+    if (rv == 0)
+        rv = check_log(store, ret_message);
+    if (rv == 0)
         rv = raise_generation(store, ret_message);
     if (rv == 0)
-        rv = open_database(store, "log", LOG_WRITE_BUFFER, LOG_CACHE, &store->log, ret_message);
-    if (rv == 0)
-        rv = open_database(store, "map", MAP_WRITE_BUFFER, MAP_CACHE, &store->map, ret_message);
+        rv = open_map(store, ret_message);
     if (rv == 0)
         rv = open_contents(store, options, ret_message);
     if (rv == 0 && fsync(store->directory) != 0) /* the directories made just now */
@@ -398,15 +482,26 @@ int node_store_open(const struct node_store_options *options, struct node_store 
     return 0;
 }
 
+bool node_store_map_is_damaged(const struct node_store *store)
+{
+    return store->map != NULL && replica_kv_leveldb_is_damaged(store->map);
+}
+
 void node_store_close(struct node_store **store)
 {
     struct node_store *gone = *store;
+    char aside[NODE_STORE_ASIDE_TEXT];
+    bool map_damaged;
     if (gone == NULL)
         return;
     if (gone->contents != NULL)
         replica_contents_destroy(&gone->contents);
+    map_damaged = node_store_map_is_damaged(gone);
     if (gone->map != NULL)
         replica_kv_destroy(&gone->map);
+    if (map_damaged)
+        (void)set_map_aside(gone,
+                            aside); /* if it cannot be, the next life meets the same damage, and says so */
     if (gone->log != NULL)
         replica_kv_destroy(&gone->log);
     sodium_memzero(gone->curve_secret, sizeof gone->curve_secret);

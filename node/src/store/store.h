@@ -4,7 +4,8 @@
  *   FORMAT      "remora store 1": written first, so that a directory of something else is never mistaken for ours
  *   GENERATION  a counter, raised and synced at each start before anything is sent
  *   IDENTITY    store_uuid and the node's CURVE key pair, whose hash it is; made once; mode 0600; written last
- *   log/ map/   LevelDBs: the synced log, and the map that is rebuilt from its tail
+ *   log/ map/   LevelDBs: the synced log, and the map that is rebuilt from it. A damaged map is moved to
+ *               map.damaged-N when it is closed, or cannot be opened
  *   contents/   files and packs (replica/contents_files.h)
  *   RESERVE     room that is given back when somebody else fills the disk
  * docs/storage-format.md has the bytes. Threads: opening and closing on the loop thread, before and after all
@@ -29,6 +30,8 @@ struct node_store_options {
     void *context;
 };
 
+#define NODE_STORE_ASIDE_TEXT 64
+
 struct node_store {
     struct replica_id id;
     uint64_t generation;
@@ -38,6 +41,8 @@ struct node_store {
     struct replica_contents *contents;
     char *path;
     int directory, lock; /* descriptors */
+    char aside
+        [NODE_STORE_ASIDE_TEXT]; /* the name that a damaged map was given when this was opened; "": none */
 };
 
 /* Opens, or makes in a directory that is absent or empty. When it returns, identity and generation are
@@ -47,6 +52,8 @@ struct node_store {
 int node_store_open(const struct node_store_options *options, struct node_store **ret_store,
                     char **ret_message);
 void node_store_close(struct node_store **store);
+/* The map was found damaged: closed and opened again, the store has one that is empty, to be rebuilt. */
+bool node_store_map_is_damaged(const struct node_store *store);
 
 /* Bytes that are free on the store's disk, for who is not root. */
 uint64_t node_store_space(const struct node_store *store);

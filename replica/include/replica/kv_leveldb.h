@@ -19,4 +19,7 @@ struct replica_kv_leveldb_options {
 int replica_kv_leveldb_open(const struct replica_kv_leveldb_options *options, struct replica_kv **ret_kv,
                             char **ret_message);
 
+/* Whether a call on it has met damage since it was opened. Any thread. */
+bool replica_kv_leveldb_is_damaged(const struct replica_kv *kv);
+
 #endif

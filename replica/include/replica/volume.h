@@ -27,7 +27,8 @@ struct replica_volume_options {
     struct replica_id volume;
     struct replica_id store; /* this one */
 };
-/* Loads, or starts empty. Errors: CORRUPT, IO, NOMEM. */
+/* Loads, or starts empty. A map that is behind the last checkpoint (lost, or made anew) is applied from the start again.
+ * Errors: CORRUPT; EXPIRED: it would have to, and the log begins behind an image; STALE: the map shows what the log has lost; IO, NOMEM. */
 int replica_volume_new(const struct replica_volume_options *options, struct replica_volume **ret_volume);
 void replica_volume_destroy(struct replica_volume **volume);
 

@@ -14,8 +14,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define LOGS_MAX   16 /* log files that exist at once: the current one and those being compacted */
-#define BLOOM_BITS 10 /* per key: about 1 % false positives */
+#define LOGS_MAX 16 /* log files that exist at once: the current one and those being compacted */
+#define EMPTY_TABLE                                                                                          \
+    ".ldb: Invalid argument" /* what it says of a table that was cut to nothing: mmap does not like it */
+#define BLOOM_BITS 10        /* per key: about 1 % false positives */
 
 struct log_file {
     unsigned long number;
@@ -35,7 +37,8 @@ struct level {
     pthread_mutex_t sync_lock; /* the log files below */
     struct log_file logs[LOGS_MAX];
     size_t logs_n;
-    atomic_int failed; /* the code of the first failure; 0: none */
+    atomic_int failed;   /* the code of the first failure; 0: none */
+    atomic_bool damaged; /* something read was not what was written */
 };
 
 struct cursor {
@@ -61,7 +64,8 @@ static int convert_error(char *message)
     int code = REPLICA_E_IO;
     if (message == NULL)
         return 0;
-    if (starts_with(message, "Corruption: ") || starts_with(message, "NotFound: "))
+    if (starts_with(message, "Corruption: ") || starts_with(message, "NotFound: ") ||
+        ends_with(message, strerror(ENOENT)) || ends_with(message, EMPTY_TABLE))
         code = REPLICA_E_CORRUPT; /* a file that others name is gone, or not what was written */
     else if (starts_with(message, "IO error: lock "))
         code = REPLICA_E_BUSY;
@@ -85,13 +89,20 @@ static int remember_failure(struct level *level, int code)
     return code;
 }
 
+static int remember_damage(struct level *level, int code)
+{
+    if (code == REPLICA_E_CORRUPT)
+        atomic_store(&level->damaged, true);
+    return code;
+}
+
 static int level_get(struct replica_kv *kv, const void *key, size_t key_n, struct replica_buffer *ret_value)
 {
     struct level *level = (struct level *)kv;
     char *message = NULL;
     size_t n;
     char *value = leveldb_get(level->db, level->read_options, key, key_n, &n, &message);
-    int rv = convert_error(message);
+    int rv = remember_damage(level, convert_error(message));
     if (rv == 0 && value == NULL)
         return REPLICA_E_NOTFOUND;
     if (rv == 0)
@@ -122,7 +133,7 @@ static int level_write(struct replica_kv *kv, const struct replica_kv_batch *bat
     replica_kv_batch_each(batch, add_operation, operations);
     leveldb_write(level->db, level->write_options, operations, &message);
     leveldb_writebatch_destroy(operations);
-    return remember_failure(level, convert_error(message));
+    return remember_failure(level, remember_damage(level, convert_error(message)));
 }
 
 static struct log_file *find_log(struct level *level, unsigned long number)
@@ -245,11 +256,12 @@ static void level_cursor_value(const struct replica_kv_cursor *cursor, const uin
 static int level_cursor_close(struct replica_kv_cursor *base)
 {
     struct cursor *cursor = (struct cursor *)base;
+    struct level *level = (struct level *)base->kv;
     char *message = NULL;
     leveldb_iter_get_error(cursor->iterator, &message);
     leveldb_iter_destroy(cursor->iterator);
     free(cursor);
-    return convert_error(message);
+    return remember_damage(level, convert_error(message));
 }
 
 static void level_destroy(struct replica_kv *kv)
@@ -345,4 +357,9 @@ int replica_kv_leveldb_open(const struct replica_kv_leveldb_options *options, st
     }
     *ret_kv = &level->base;
     return 0;
+}
+
+bool replica_kv_leveldb_is_damaged(const struct replica_kv *kv)
+{
+    return atomic_load(&((const struct level *)kv)->damaged);
 }

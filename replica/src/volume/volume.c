@@ -1,5 +1,6 @@
 /* Loading and the head record. */
 #include "volume/volume.h"
+#include "map/map.h"
 
 #include "replica/error.h"
 
@@ -92,6 +93,62 @@ static int load_record(struct replica_volume *volume, struct replica_log_key key
     return rv;
 }
 
+static struct map_key mark_key(const struct replica_volume *volume)
+{
+    struct map_key key;
+    map_key_start(&key, 'm', &volume->state.id);
+    return key;
+}
+
+void replica_volume_mark_map(const struct replica_volume *volume, uint64_t applied_seq,
+                             struct replica_kv_batch *map)
+{
+    struct map_key key = mark_key(volume);
+    uint8_t value[8];
+    replica_u64_encode(applied_seq, value);
+    replica_kv_batch_put(map, key.bytes, key.size, value, sizeof value);
+}
+
+/* 0 if the map says nothing. */
+static int read_mark(const struct replica_volume *volume, uint64_t *ret_applied_seq)
+{
+    struct map_key key = mark_key(volume);
+    struct replica_buffer value;
+    int rv;
+    replica_buffer_init(&value);
+    rv = replica_kv_get(volume->map_kv, key.bytes, key.size, &value);
+    *ret_applied_seq = rv == 0 && value.size == 8 ? replica_u64_decode(value.data) : 0;
+    if (rv == 0 && value.size != 8)
+        rv = REPLICA_E_CORRUPT;
+    replica_buffer_close(&value);
+    return rv == REPLICA_E_NOTFOUND ? 0 : rv;
+}
+
+/* A map that has less than the checkpoint says is rebuilt from the start of the log: applying again writes the same records. One that has
+ * more than was ordered is well: then the log is older than it was, and has lost what was durable once. */
+static int check_map(struct replica_volume *volume)
+{
+    struct replica_volume_state *state = &volume->state;
+    uint64_t mark;
+    int rv;
+    if (volume->image_unfinished)
+        return 0; /* cleared before anything is applied */
+    rv = read_mark(volume, &mark);
+    if (rv != 0)
+        return rv;
+    if (mark > state->ordered_seq)
+        return REPLICA_E_STALE;
+    if (mark >= state->applied_seq)
+        return 0;
+    if (state->base.n > 0)
+        return REPLICA_E_EXPIRED; /* the log begins behind an image */
+    state->applied_seq = volume->checkpoint_seq = 0;
+    memset(&state->applied, 0, sizeof state->applied);
+    memset(&state->totals, 0, sizeof state->totals);
+    state->last_commit_ms = 0;
+    return 0;
+}
+
 int replica_volume_new(const struct replica_volume_options *options, struct replica_volume **ret_volume)
 {
     struct replica_volume *volume = calloc(1, sizeof *volume);
@@ -114,6 +171,8 @@ int replica_volume_new(const struct replica_volume_options *options, struct repl
         rv = load_record(volume, replica_log_key_image(&options->volume), read_image_mark);
     if (rv == 0 && volume->state.applied_seq > volume->state.ordered_seq)
         rv = REPLICA_E_CORRUPT;
+    if (rv == 0)
+        rv = check_map(volume);
     if (rv != 0) {
         replica_volume_destroy(&volume);
         return rv;

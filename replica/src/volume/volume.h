@@ -40,6 +40,9 @@ struct replica_volume {
     struct replica_volume_job job;
 };
 
+/* How far the map has come, said in the map itself: so that one that was lost, or is older than the log believes, is noticed. */
+void replica_volume_mark_map(const struct replica_volume *volume, uint64_t applied_seq,
+                             struct replica_kv_batch *map);
 /* Writes the head record: what replica_volume_new reads first. */
 void replica_volume_write_head(const struct replica_volume *volume, struct replica_kv_batch *log);
 

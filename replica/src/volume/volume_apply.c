@@ -141,7 +141,8 @@ static int job_start(struct replica_volume *volume, struct replica_content_id *r
     return 0;
 }
 
-static int job_finish(struct replica_volume *volume, struct replica_kv_batch *log)
+static int job_finish(struct replica_volume *volume, struct replica_kv_batch *log,
+                      struct replica_kv_batch *map)
 {
     struct replica_volume_job *job = &volume->job;
     struct replica_volume_state *state = &volume->state;
@@ -149,6 +150,7 @@ static int job_finish(struct replica_volume *volume, struct replica_kv_batch *lo
     if (rv != 0)
         return rv;
     state->applied_seq++;
+    replica_volume_mark_map(volume, state->applied_seq, map);
     state->totals = job->totals;
     state->last_commit_ms = job->delta.time_ms;
     replica_volume_withdraw(volume, &job->delta.commit, log);
@@ -189,7 +191,7 @@ static int job_piece(struct replica_volume *volume, size_t *reads, struct replic
     if (rv != 0)
         return rv;
     /* The op list stays pinned: whoever pulls this delta from the log needs it. */
-    return job_finish(volume, log);
+    return job_finish(volume, log, map);
 }
 
 int replica_volume_apply(struct replica_volume *volume, size_t *reads, struct replica_kv_batch *log,

@@ -78,6 +78,30 @@ static void times_of_any_year(void **state)
     assert_true(text[0] != '\0');
 }
 
+/* A file may say any time; what 64 bits of nanoseconds do not reach becomes the nearest that they do, never another era. */
+static void times_do_not_wrap(void **state)
+{
+    static const struct {
+        struct timespec time;
+        int64_t ns;
+    } TIMES[] = {
+        {{0, 0}, 0},
+        {{-1, 999999999}, -1},
+        {{9223372036, 854775807}, INT64_MAX},
+        {{9223372036, 854775806}, INT64_MAX - 1},
+        {{9223372036, 854775808}, INT64_MAX},
+        {{9223372037, 0}, INT64_MAX},
+        {{13569465600, 0}, INT64_MAX}, /* 2400-01-01 */
+        {{INT64_MAX, 999999999}, INT64_MAX},
+        {{-9223372036, 0}, -9223372036000000000},
+        {{-9223372038, 0}, INT64_MIN},
+        {{INT64_MIN, 0}, INT64_MIN},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof TIMES / sizeof TIMES[0]; i++)
+        assert_true(cli_nanoseconds(&TIMES[i].time) == TIMES[i].ns);
+}
+
 static void control_bytes_do_not_reach_a_terminal(void **state)
 {
     char text[] = "a\x1b[2Jb\nc\x7f"
@@ -227,6 +251,7 @@ int main(void)
         cmocka_unit_test(durations),
         cmocka_unit_test(modes),
         cmocka_unit_test(times_of_any_year),
+        cmocka_unit_test(times_do_not_wrap),
         cmocka_unit_test(control_bytes_do_not_reach_a_terminal),
         cmocka_unit_test(a_bar_fits_every_width),
         cmocka_unit_test(a_bar_survives_odd_figures),

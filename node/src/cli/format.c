@@ -84,3 +84,12 @@ void cli_format_tame(char *text)
         if ((unsigned char)*text < 0x20 || *text == 0x7f)
             *text = '?';
 }
+
+int64_t cli_nanoseconds(const struct timespec *time)
+{
+    int64_t ns;
+    if (__builtin_mul_overflow((int64_t)time->tv_sec, 1000000000, &ns) ||
+        __builtin_add_overflow(ns, (int64_t)time->tv_nsec, &ns))
+        return time->tv_sec < 0 ? INT64_MIN : INT64_MAX;
+    return ns;
+}

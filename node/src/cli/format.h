@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <time.h>
 
 #define CLI_SIZE_TEXT     16 /* "1023.9 GiB" and room */
 #define CLI_DURATION_TEXT 24
@@ -31,5 +32,8 @@ void cli_format_count(const struct cli_count *count, char ret_text[CLI_COUNT_TEX
 const char *cli_plural(uint64_t n);
 /* Control bytes (a name may hold any) as "?", so that they cannot steer a terminal. In place. */
 void cli_format_tame(char *text);
+
+/* Nanoseconds since 1970. Beyond 1677-09-21 and 2262-04-11, which 64 bits do not reach, the nearest time that they do. */
+int64_t cli_nanoseconds(const struct timespec *time);
 
 #endif

@@ -1,5 +1,6 @@
 #include "cli/generation.h"
 
+#include "cli/format.h"
 #include "cli/get.h"
 #include "cli/paths.h"
 #include "cli/restore.h"
@@ -316,7 +317,7 @@ static bool is_untouched(int dir, const char *path, const struct remora_entry *e
     struct stat info;
     return fstatat(dir, path, &info, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(info.st_mode) &&
            (uint64_t)info.st_size == entry->size &&
-           info.st_mtim.tv_sec * 1000000000LL + info.st_mtim.tv_nsec == entry->mtime_ns;
+           cli_nanoseconds(&info.st_mtim) == entry->mtime_ns;
 }
 
 bool cli_generations_take(struct cli_generations *generations, int dir, const char *name, const char *path,

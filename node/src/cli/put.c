@@ -236,7 +236,7 @@ static int send_piece(struct cli *cli, char *path, uint64_t offset, const uint8_
                                  .fd = -1};
     int error;
     clock_gettime(CLOCK_REALTIME, &now);
-    entry.mtime_ns = now.tv_sec * 1000000000LL + now.tv_nsec;
+    entry.mtime_ns = cli_nanoseconds(&now);
     if (offset == 0)
         error = remora_put(cli->remora, &cli->view, &entry, 1, true);
     else

@@ -1,5 +1,6 @@
 #include "cli/source.h"
 
+#include "cli/format.h"
 #include "cli/paths.h"
 
 #include <dirent.h>
@@ -282,7 +283,7 @@ int cli_source_entry(const struct cli_source *source, const struct cli_source_it
     ret_entry->mode = ret_info->st_mode & 07777;
     ret_entry->uid = ret_info->st_uid;
     ret_entry->gid = ret_info->st_gid;
-    ret_entry->mtime_ns = ret_info->st_mtim.tv_sec * 1000000000LL + ret_info->st_mtim.tv_nsec;
+    ret_entry->mtime_ns = cli_nanoseconds(&ret_info->st_mtim);
     ret_entry->size = ret_entry->kind == REMORA_FILE ? (uint64_t)ret_info->st_size : 0;
     if (ret_entry->kind == REMORA_CHAR || ret_entry->kind == REMORA_BLOCK) {
         ret_entry->major = major(ret_info->st_rdev);

@@ -316,8 +316,7 @@ static bool is_untouched(int dir, const char *path, const struct remora_entry *e
 {
     struct stat info;
     return fstatat(dir, path, &info, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(info.st_mode) &&
-           (uint64_t)info.st_size == entry->size &&
-           cli_nanoseconds(&info.st_mtim) == entry->mtime_ns;
+           (uint64_t)info.st_size == entry->size && cli_nanoseconds(&info.st_mtim) == entry->mtime_ns;
 }
 
 bool cli_generations_take(struct cli_generations *generations, int dir, const char *name, const char *path,

@@ -73,17 +73,40 @@ void view_key_overlay(const struct replica_view *view, const struct replica_targ
     map_key_append_target(ret_key, name);
 }
 
-int view_overlay_get(struct replica_view *view, const struct replica_target_name *name,
-                     struct view_record *ret_record)
+/* Generations that are asked for one by one. A get that finds nothing is cheap, while a seek that finds nothing goes on over whatever was
+ * deleted behind, and that may be tens of thousands of records of a commit that was reloaded or of a view that was closed. */
+#define GETS_MAX 8
+
+static int get_by_generation(struct replica_view *view, const struct map_key *overlay,
+                             struct view_record *ret_record)
+{
+    struct replica_buffer value;
+    int rv = REPLICA_E_NOTFOUND;
+    replica_buffer_init(&value);
+    for (uint64_t generation = view->generation; generation > view->floor && rv == REPLICA_E_NOTFOUND;
+         generation--) {
+        struct map_key key = *overlay;
+        if (generation == view->stage)
+            continue;
+        map_key_append_inverted(&key, generation);
+        rv = replica_kv_get(view->views->log, key.bytes, key.size, &value);
+        ret_record->generation = generation;
+    }
+    if (rv == 0)
+        rv = view_record_decode(value.data, value.size, ret_record);
+    replica_buffer_close(&value);
+    return rv;
+}
+
+static int seek_newest(struct replica_view *view, const struct map_key *overlay,
+                       struct view_record *ret_record)
 {
     struct replica_kv_cursor *cursor;
-    struct map_key key;
-    size_t prefix;
+    struct map_key key = *overlay;
+    size_t prefix = key.size + 1;
     int rv = replica_kv_cursor_open(view->views->log, &cursor), found = REPLICA_E_NOTFOUND;
     if (rv != 0)
         return rv;
-    view_key_overlay(view, name, &key);
-    prefix = key.size + 1;
     map_key_append_inverted(&key, view->generation);
     for (replica_kv_cursor_seek(cursor, key.bytes, key.size); replica_kv_cursor_valid(cursor);
          replica_kv_cursor_next(cursor)) {
@@ -102,6 +125,15 @@ int view_overlay_get(struct replica_view *view, const struct replica_target_name
     }
     rv = replica_kv_cursor_close(&cursor);
     return rv != 0 ? rv : found;
+}
+
+int view_overlay_get(struct replica_view *view, const struct replica_target_name *name,
+                     struct view_record *ret_record)
+{
+    struct map_key overlay;
+    view_key_overlay(view, name, &overlay);
+    return view->generation - view->floor <= GETS_MAX ? get_by_generation(view, &overlay, ret_record)
+                                                      : seek_newest(view, &overlay, ret_record);
 }
 
 static struct replica_map map_of(const struct replica_view *view)

@@ -27,7 +27,8 @@ enum event_kind {
     EVENT_UPLOADED,
     EVENT_SYNCED, /* the log, with the contents */
     EVENT_MAP_SYNCED,
-    EVENT_SETTLE,
+    EVENT_SETTLE,  /* a draft is hashed … */
+    EVENT_SETTLED, /* … and its node hears so */
 };
 
 struct event {

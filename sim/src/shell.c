@@ -370,26 +370,40 @@ void shell_step(struct world *world, size_t at, struct gossip_peer_event *event)
 
 /* Events */
 
+/* Hashing is done by another thread: the node may do anything before it hears of it. */
 static void settle(struct world *world, const struct event *event)
 {
     struct node *node = &world->nodes[event->node];
-    struct gossip_peer_event step = {
-        .kind = GOSSIP_PEER_EVENT_SETTLED, .view = event->view, .draft = event->draft};
+    struct event *settled = event_new(EVENT_SETTLED, world->now_ms + world_draw(world, 0, SETTLE_MS_MAX),
+                                      event->node, event->life);
     const struct draft *draft;
     if (event->draft == 0 || event->draft > node->drafts_n) {
         world_fail(world, "node %zu settles draft %llu, which never was", event->node,
                    (unsigned long long)event->draft);
+        event_free(settled);
         return;
     }
     draft = &node->drafts[event->draft - 1];
-    step.size = draft->size;
-    if (draft->size <= REPLICA_INLINE_MAX) {
+    settled->view = event->view;
+    settled->draft = event->draft;
+    if (draft->size > REPLICA_INLINE_MAX)
+        settled->code = replica_contents_ingest(node->contents, draft->bytes, draft->size, &settled->content);
+    queue_push(&world->queue, settled);
+}
+
+static void settled(struct world *world, const struct event *event)
+{
+    const struct draft *draft = &world->nodes[event->node].drafts[event->draft - 1];
+    struct gossip_peer_event step = {.kind = GOSSIP_PEER_EVENT_SETTLED,
+                                     .view = event->view,
+                                     .draft = event->draft,
+                                     .size = draft->size,
+                                     .code = event->code};
+    if (draft->size <= REPLICA_INLINE_MAX)
         step.blob =
             (struct replica_blob){.kind = REPLICA_BLOB_INLINE, .data = draft->bytes, .size = draft->size};
-    } else {
-        step.blob.kind = REPLICA_BLOB_CONTENT;
-        step.code = replica_contents_ingest(node->contents, draft->bytes, draft->size, &step.blob.content);
-    }
+    else
+        step.blob = (struct replica_blob){.kind = REPLICA_BLOB_CONTENT, .content = event->content};
     shell_step(world, event->node, &step);
 }
 
@@ -446,6 +460,9 @@ void shell_event(struct world *world, struct event *event)
         break;
     case EVENT_SETTLE:
         settle(world, event);
+        return;
+    case EVENT_SETTLED:
+        settled(world, event);
         return;
     }
     shell_step(world, event->node, &step);

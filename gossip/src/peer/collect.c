@@ -1,9 +1,10 @@
 /* Collection of contents that nothing names: left by puts that were given up and commits that were thawed.
  *
  * Slow by design, and careful: a content that was just ingested may not be named yet, so it must be found unnamed in two passes that are
- * COLLECT_PERIOD_MS apart. Bytes that were known already when they were put again are the one gap in that, and are guarded otherwise: no
- * pass goes on while a commit turns drafts into contents, and an edit that names a content looks for it in the same step. Nor does one go
- * on before every volume shows all that it has in order, because until then the map names less than it will. */
+ * COLLECT_PERIOD_MS apart. Bytes that were known already when they were put again are the one gap in that, and are guarded otherwise: an edit
+ * that names a content looks for it in the same step, and a draft whose bytes have gone when it would become a content is hashed again.
+ * What a delta names is pinned until it is applied, so a busy volume holds no pass up; only a life that began with less applied than its
+ * log has in order waits until it has caught up, because the pins of what was applied before are gone. */
 #include "peer/peer.h"
 
 #include "replica/error.h"
@@ -31,11 +32,10 @@ int peer_refers(struct gossip_peer *peer, const struct replica_id *volume,
 
 static bool may_collect(const struct gossip_peer *peer)
 {
-    if (gossip_quorum_is_settling(&peer->quorum))
-        return false;
     for (size_t i = 0; i < peer->table.n; i++) {
-        const struct replica_volume_state *state = replica_volume_state(peer->table.items[i]->volume);
-        if (state->applied_seq != state->ordered_seq || image_is_coming(peer->table.items[i]))
+        const struct attached *attached = peer->table.items[i];
+        if (replica_volume_state(attached->volume)->applied_seq < attached->loaded_seq ||
+            image_is_coming(attached))
             return false;
     }
     return true;

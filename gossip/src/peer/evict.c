@@ -124,8 +124,8 @@ int peer_evict_room(struct gossip_peer *peer, const struct replica_content_id *c
     struct peer_evict *evict = &peer->evict;
     bool end;
     int rv;
-    if (evict->limit == 0 || content->length >= evict->limit || gossip_quorum_is_settling(&peer->quorum) ||
-        !names_all(peer) || replica_contents_state(peer->contents, content) != REPLICA_CONTENTS_ABSENT)
+    if (evict->limit == 0 || content->length >= evict->limit || !names_all(peer) ||
+        replica_contents_state(peer->contents, content) != REPLICA_CONTENTS_ABSENT)
         return 0;
     rv = let_go(peer, evict->limit - content->length, EVICT_AT_ONCE, &update->reads, &end);
     for (int again = 0; rv == 0 && end && again < 2;
@@ -143,8 +143,7 @@ int peer_evict(struct gossip_peer *peer, struct gossip_time time, struct gossip_
     struct peer_evict *evict = &peer->evict;
     bool end, found;
     int rv;
-    if (evict->limit == 0 || time.now_ms < evict->at_ms || gossip_quorum_is_settling(&peer->quorum) ||
-        update->reads >= GOSSIP_STEP_READS_MAX)
+    if (evict->limit == 0 || time.now_ms < evict->at_ms || update->reads >= GOSSIP_STEP_READS_MAX)
         return 0;
     evict->at_ms = time.now_ms + EVICT_STEP_MS;
     if (!names_all(peer))

@@ -349,6 +349,18 @@ static int synced(struct gossip_peer *peer, const struct gossip_peer_event *even
     return rv;
 }
 
+/* Bytes that were known already may have been let go of since they were hashed, named by nothing. The draft is there still. */
+static int settled(struct gossip_peer *peer, const struct gossip_peer_event *event,
+                   struct gossip_update *update)
+{
+    if (event->code == 0 && event->blob.kind == REPLICA_BLOB_CONTENT &&
+        replica_contents_state(peer->contents, &event->blob.content) < REPLICA_CONTENTS_FILLED) {
+        gossip_update_settle(update, &event->view, event->draft);
+        return 0;
+    }
+    return to_quorum(peer, GOSSIP_QUORUM_EVENT_SETTLED, event, NULL, update);
+}
+
 static int fail(struct gossip_peer *peer, const struct gossip_peer_event *event, struct gossip_update *update)
 {
     peer_fail(peer, event->code, update);
@@ -370,7 +382,7 @@ static int route(struct gossip_peer *peer, const struct gossip_peer_event *event
     case GOSSIP_PEER_EVENT_REQUEST:
         return peer_request(peer, event, update);
     case GOSSIP_PEER_EVENT_SETTLED:
-        return to_quorum(peer, GOSSIP_QUORUM_EVENT_SETTLED, event, NULL, update);
+        return settled(peer, event, update);
     case GOSSIP_PEER_EVENT_PIECE:
         return to_swarm(peer, GOSSIP_SWARM_EVENT_PIECE, event, NULL, update);
     case GOSSIP_PEER_EVENT_UPLOADED:

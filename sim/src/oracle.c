@@ -636,7 +636,7 @@ bool world_converge(struct world *world, uint64_t ms)
     world_set_filter(world, NULL, NULL);
     world_release(world);
     for (size_t i = 0; i < world->options.nodes && !world->failed; i++) {
-        world->nodes[i].crash_at_write = 0;
+        world->nodes[i].crash_at_write = world->nodes[i].fail_at_write = 0;
         if (!world_is_up(world, i))
             world_boot(world, i);
     }

@@ -99,14 +99,6 @@ bool gossip_quorum_refers(const struct gossip_quorum *quorum, const struct repli
     return quorum_offer_refers(quorum, volume, content);
 }
 
-bool gossip_quorum_is_settling(const struct gossip_quorum *quorum)
-{
-    for (size_t i = 0; i < quorum->commits_n; i++)
-        if (quorum->commits[i]->phase == COMMIT_SETTLING)
-            return true;
-    return false;
-}
-
 /* Messages that count only from a volume's voters, whose credential must allow that still. */
 static bool says_what_voters_say(uint8_t type)
 {

@@ -144,8 +144,6 @@ struct gossip_quorum_event {
 int gossip_quorum_step(struct gossip_quorum *quorum, const struct gossip_quorum_event *event,
                        struct gossip_update *update);
 
-/* Whether some commit is turning drafts into contents, which nothing names in between. */
-bool gossip_quorum_is_settling(const struct gossip_quorum *quorum);
 /* Whether a commit in flight of that volume (NULL: of any), or an offer, needs content that nothing else names yet. */
 bool gossip_quorum_refers(const struct gossip_quorum *quorum, const struct replica_id *volume,
                           const struct replica_content_id *content);

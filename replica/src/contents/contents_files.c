@@ -200,7 +200,7 @@ static int files_write(struct replica_contents *contents, const struct replica_c
         if (rv == 0 && !item->dropped && item->state == REPLICA_CONTENTS_PARTIAL &&
             contents_tree_is_filled(&item->tree))
             rv = files_set_filled(files, item);
-        files_leave(item);
+        files_leave(files, item);
     }
     pthread_mutex_unlock(&files->lock);
     return rv;
@@ -342,6 +342,7 @@ static void files_destroy(struct replica_contents *contents)
     for (size_t i = 0; i < sizeof fds / sizeof fds[0]; i++)
         if (fds[i] >= 0)
             close(fds[i]);
+    pthread_cond_destroy(&files->left);
     pthread_mutex_destroy(&files->lock);
     pthread_mutex_destroy(&files->sync_lock);
     free(files->releases);
@@ -400,6 +401,7 @@ int replica_contents_files_open(const struct replica_contents_files_options *opt
     files->partial = files->whole = files->packs = files->draft = files->quarantine = files->pack_fd = -1;
     files->filled_end = &files->filled;
     pthread_mutex_init(&files->lock, NULL);
+    pthread_cond_init(&files->left, NULL);
     pthread_mutex_init(&files->sync_lock, NULL);
     rv = make_directories(files, options->path, &made);
     if (rv == 0)

@@ -52,6 +52,7 @@ struct files {
     struct files_item *table[FILES_TABLE_SIZE];
     struct files_item *filled; /* in order of becoming filled; the sync takes the whole list */
     struct files_item **filled_end;
+    pthread_cond_t left; /* by the last user of one that is filled */
     int failed; /* the code of a sync that failed: what it covered may be lost though a second one would
                    succeed; 0: none did */
     struct files_release *releases;
@@ -73,7 +74,8 @@ struct files {
 struct files_item *files_find(struct files *files, const struct replica_content_id *id);
 int files_add(struct files *files, const struct replica_content_id *id, struct files_item **ret_item);
 void files_drop(struct files *files, struct files_item *item); /* freed when its last user leaves */
-void files_leave(struct files_item *item); /* one user less; after it the item may be gone */
+void files_leave(struct files *files,
+                 struct files_item *item); /* one user less; after it the item may be gone */
 struct files_item *files_partial_next(struct files *files, const struct replica_content_id *after);
 int files_set_filled(struct files *files, struct files_item *item);  /* records it; Errors: IO, NOSPACE */
 void files_add_filled(struct files *files, struct files_item *item); /* it is recorded */

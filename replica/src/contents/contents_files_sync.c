@@ -241,6 +241,15 @@ static int make_complete(struct files *files, struct files_item *filled)
     return rv != 0 ? rv : write_index(files, filled);
 }
 
+/* A piece that came twice at once may still be written by the second: the same bytes, but a file that is complete lies still, and has its
+ * name in partial/ no more. Lock held; let go while waiting. */
+static void await_writers(struct files *files, const struct files_item *filled)
+{
+    for (const struct files_item *item = filled; item != NULL; item = item->filled_next)
+        while (item->users > 0)
+            pthread_cond_wait(&files->left, &files->lock);
+}
+
 int files_sync(struct replica_contents *contents)
 {
     struct files *files = (struct files *)contents;
@@ -251,6 +260,7 @@ int files_sync(struct replica_contents *contents)
     filled = files->filled;
     files->filled = NULL;
     files->filled_end = &files->filled;
+    await_writers(files, filled);
     rv = files->failed;
     pthread_mutex_unlock(&files->lock);
     if (rv == 0)

@@ -175,9 +175,11 @@ void files_drop(struct files *files, struct files_item *item)
         free_item(item);
 }
 
-void files_leave(struct files_item *item)
+void files_leave(struct files *files, struct files_item *item)
 {
     item->users--;
+    if (item->users == 0 && item->state == REPLICA_CONTENTS_FILLED)
+        pthread_cond_broadcast(&files->left);
     if (item->dropped && item->users == 0)
         free_item(item);
 }

@@ -2,6 +2,7 @@
 #include "world_support.h"
 
 #include "replica/error.h"
+#include "trials.h"
 
 #include <stdio.h>
 
@@ -67,7 +68,7 @@ static unsigned round_seen(struct world *world, size_t node, const struct replic
 static void many_files_appear_at_once(void **state)
 {
     (void)state;
-    for (uint64_t seed = 1; seed <= 6; seed++) {
+    for (uint64_t seed = 1; seed <= trials(6); seed++) {
         struct world_options options;
         struct test_three three;
         struct world *world;
@@ -112,7 +113,7 @@ static void many_files_appear_at_once(void **state)
 static void newcomers_catch_up(void **state)
 {
     (void)state;
-    for (uint64_t seed = 1; seed <= 8; seed++) {
+    for (uint64_t seed = 1; seed <= trials(8); seed++) {
         struct world_options options;
         struct test_three three;
         struct world *world;

@@ -3,6 +3,7 @@
 #include "world_support.h"
 
 #include "replica/error.h"
+#include "trials.h"
 
 #include <stdio.h>
 
@@ -73,7 +74,7 @@ static void expect_agreement(struct world *world, size_t nodes)
 static void verbs_from_any_node(void **state)
 {
     (void)state;
-    for (uint64_t seed = 1; seed <= 5; seed++) {
+    for (uint64_t seed = 1; seed <= trials(5); seed++) {
         struct world *world = begun(seed, 5 /* two of them caches */, 0);
         assert_int_equal(ask(world, 0, GOSSIP_CONTROL_CREATE, "a", NULL), 0);
         assert_int_equal(ask(world, 4, GOSSIP_CONTROL_CREATE, "a", NULL), REPLICA_E_EXISTS);
@@ -124,7 +125,7 @@ static void what_was_deleted_goes_after_a_day(void **state)
 static void snapshots_bring_back_who_was_away(void **state)
 {
     (void)state;
-    for (uint64_t seed = 1; seed <= 8; seed++) {
+    for (uint64_t seed = 1; seed <= trials(8); seed++) {
         struct world *world = begun(seed, 4, 8 /* entries */);
         struct all all = {world, 4};
         char name[16];
@@ -182,7 +183,7 @@ static bool check_terms(void *context)
 static void random_operations_under_faults(void **state)
 {
     (void)state;
-    for (uint64_t seed = 1; seed <= 40; seed++) {
+    for (uint64_t seed = 1; seed <= trials(40); seed++) {
         struct world *world = begun(seed, 5, 6 /* entries */);
         struct terms terms = {.world = world};
         struct gossip_random random;

@@ -4,6 +4,7 @@
 
 #include "gossip/peer.h"
 #include "replica/error.h"
+#include "trials.h"
 
 #include <stdio.h>
 
@@ -57,7 +58,7 @@ static void crash_at_every_write(size_t node)
     uint64_t writes = run(node, 0, 1);
     assert_true(writes > 10);
     for (uint64_t k = 1; k <= writes; k++)
-        for (uint64_t seed = 1; seed <= 3; seed++)
+        for (uint64_t seed = 1; seed <= trials(3); seed++)
             (void)run(node, k, seed);
 }
 
@@ -178,7 +179,7 @@ static void power_lost_at(uint64_t ms, uint64_t seed)
 static void power_is_lost_at_any_moment(void **state)
 {
     (void)state;
-    for (uint64_t seed = 1; seed <= 6; seed++)
+    for (uint64_t seed = 1; seed <= trials(6); seed++)
         for (uint64_t ms = 0; ms < 700; ms += 7)
             power_lost_at(ms, seed);
 }

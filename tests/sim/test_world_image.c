@@ -2,6 +2,7 @@
 #include "world_support.h"
 
 #include "replica/error.h"
+#include "trials.h"
 
 #include <stdio.h>
 
@@ -104,7 +105,7 @@ static void begin(struct test_three *three, uint64_t seed)
 static void a_newcomer_takes_an_image_then_follows_the_log(void **state)
 {
     (void)state;
-    for (uint64_t seed = 1; seed <= 2; seed++) {
+    for (uint64_t seed = 1; seed <= trials(2); seed++) {
         struct test_three three;
         struct gate open = {.parts = 0};
         struct at at;
@@ -143,7 +144,7 @@ static void a_newcomer_takes_an_image_then_follows_the_log(void **state)
 static void nothing_of_an_image_that_was_given_up_is_shown(void **state)
 {
     (void)state;
-    for (uint64_t seed = 1; seed <= 6; seed++) {
+    for (uint64_t seed = 1; seed <= trials(6); seed++) {
         struct test_three three;
         struct gate narrow = {.parts_max = 1 + (unsigned)seed % 2};
         struct at at;

@@ -3,6 +3,7 @@
 #include "world_support.h"
 
 #include "replica/error.h"
+#include "trials.h"
 
 #include <stdio.h>
 
@@ -197,7 +198,7 @@ static uint64_t run_seed(uint64_t seed, size_t *acknowledged)
 static void random_faults(void **state)
 {
     const char *seeds = getenv("REMORA_SEEDS");
-    unsigned long long first = 1, count = SEEDS;
+    unsigned long long first = 1, count = trials(SEEDS);
     size_t acknowledged = 0;
     (void)state;
     if (seeds != NULL)
@@ -217,7 +218,7 @@ static void seeds_repeat(void **state)
     (void)state;
     if (getenv("REMORA_SEEDS") != NULL)
         skip();
-    for (uint64_t seed = 1; seed <= 5; seed++)
+    for (uint64_t seed = 1; seed <= trials(5); seed++)
         assert_true(run_seed(seed, &acknowledged) == run_seed(seed, &acknowledged));
     assert_true(run_seed(1, &acknowledged) != run_seed(2, &acknowledged));
 }

@@ -3,6 +3,7 @@
 #include "control_support.h"
 
 #include "replica/error.h"
+#include "trials.h"
 
 static struct replica_id cluster_of(const struct control_net *net, size_t node)
 {
@@ -281,7 +282,7 @@ static void founding_survives_a_crash_at_every_write(void **state)
 static void founding_under_faults(void **state)
 {
     struct control_net *net = *state;
-    for (uint64_t seed = 1; seed <= 150; seed++) {
+    for (uint64_t seed = 1; seed <= trials(150); seed++) {
         size_t n = seed % 4 == 0 ? 5 : 3;
         control_net_init(net, seed);
         control_net_expect(net, n);

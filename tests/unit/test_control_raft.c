@@ -3,6 +3,7 @@
 #include "control_support.h"
 
 #include "replica/error.h"
+#include "trials.h"
 
 #define RANDOM_SEEDS 60
 
@@ -57,7 +58,7 @@ static void peace(void **state)
 static void a_leader_dies(void **state)
 {
     struct control_net *net = *state;
-    for (uint64_t seed = 1; seed <= 20; seed++) {
+    for (uint64_t seed = 1; seed <= trials(20); seed++) {
         size_t old, leader;
         uint64_t term;
         begin_founders(net, seed, seed % 2 == 0 ? 3 : 5, 0, 1024);
@@ -198,7 +199,7 @@ static void a_minority_gives_way(void **state)
 static void snapshots(void **state)
 {
     struct control_net *net = *state;
-    for (uint64_t seed = 1; seed <= 12; seed++) {
+    for (uint64_t seed = 1; seed <= trials(12); seed++) {
         size_t leader, away;
         begin_founders(net, seed, 3, 0, 8);
         leader = control_net_leader(net);
@@ -336,7 +337,8 @@ static void random_histories(void **state)
 {
     struct control_net *net = *state;
     unsigned done = 0, elections = 0;
-    for (uint64_t seed = 1; seed <= RANDOM_SEEDS; seed++) {
+    uint64_t seeds = trials(RANDOM_SEEDS);
+    for (uint64_t seed = 1; seed <= seeds; seed++) {
         size_t founders = seed % 3 == 0 ? 5 : 3;
         begin_founders(net, seed, founders, seed % 2 == 0 ? 2 : 0, seed % 4 < 2 ? 4 : 1024);
         for (size_t i = 0; i < net->n; i++)
@@ -367,8 +369,8 @@ static void random_histories(void **state)
         elections += (unsigned)control_of(net, 0)->term;
         control_net_close(net);
     }
-    assert_true(done > 30 * RANDOM_SEEDS);     /* much got through … */
-    assert_true(elections > 3 * RANDOM_SEEDS); /* … and it was not peaceful */
+    assert_true(done > 30 * seeds);     /* much got through … */
+    assert_true(elections > 3 * seeds); /* … and it was not peaceful */
     control_net_init(net, 1);
 }
 

@@ -4,6 +4,7 @@
 
 #include "replica/merkle.h"
 #include "swarm/swarm.h"
+#include "trials.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -190,7 +191,7 @@ static uint64_t run_seed(uint64_t seed)
 static void everything_arrives_in_the_end(void **state)
 {
     (void)state;
-    for (uint64_t seed = 1; seed <= SEEDS; seed++)
+    for (uint64_t seed = 1; seed <= trials(SEEDS); seed++)
         run_seed(seed);
 }
 

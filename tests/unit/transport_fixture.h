@@ -216,23 +216,30 @@ static inline void wait_received(struct end *end, enum node_channel channel, uin
     assert_int_equal(received(end, channel), n);
 }
 
-static inline bool logged(struct end *end, const char *text)
+/* How often. */
+static inline unsigned logged(struct end *end, const char *text)
 {
-    bool found;
+    unsigned n = 0;
     pthread_mutex_lock(&end->lock);
-    found = strstr(end->log, text) != NULL;
+    for (const char *at = end->log; (at = strstr(at, text)) != NULL; at++)
+        n++;
     pthread_mutex_unlock(&end->lock);
-    return found;
+    return n;
+}
+
+static inline void wait_logged(struct end *end, const char *text, unsigned times)
+{
+    uint64_t deadline = node_now_ms() + DEADLINE_MS;
+    while (logged(end, text) < times && node_now_ms() < deadline)
+        usleep(500);
+    if (logged(end, text) < times)
+        print_error("\"%s\" is not %u times in:\n%s", text, times, end->log);
+    assert_true(logged(end, text) >= times);
 }
 
 static inline void wait_log(struct end *end, const char *text)
 {
-    uint64_t deadline = node_now_ms() + DEADLINE_MS;
-    while (!logged(end, text) && node_now_ms() < deadline)
-        usleep(500);
-    if (!logged(end, text))
-        print_error("\"%s\" is not in:\n%s", text, end->log);
-    assert_true(logged(end, text));
+    wait_logged(end, text, 1);
 }
 
 static inline struct node_transport_stats stats(struct end *end)

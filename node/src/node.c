@@ -264,6 +264,10 @@ static int build(struct node *node, char **ret_message)
         rv = node_notice_init(node);
     if (rv != 0)
         return rv;
+    rv = node_drafts_start(node);
+    if (rv != 0)
+        return say(ret_message, rv, "data: the drafts in %s cannot be taken up: %s", node->config->data,
+                   replica_error_text(rv));
     log_start(node);
     take_up_cluster(node);
     node_step(node, &start);
@@ -347,6 +351,8 @@ static void sync_last(struct node *node)
         rv = replica_kv_sync(node->store->log);
     if (rv == 0)
         rv = replica_kv_sync(node->store->map);
+    if (rv == 0 && node->first_draft > 0)
+        rv = node_drafts_end(node);
     if (rv != 0)
         node_log(NODE_LOG_ERROR, "store_failed", "what=last_sync error=%s", replica_error_symbol(rv));
 }

@@ -6,6 +6,7 @@
  *   node_wire.c      control messages: in, out, and to ourselves
  *   node_bytes.c     pieces in and out, drafts that become contents, syncs of the map
  *   node_damage.c    contents that were found damaged
+ *   node_drafts.c    drafts from one life to the next
  *   node_join.c      resolving --join names
  *   node_notice.c    what an operator reads about members and the cluster; capacity hints
  *   node_space.c     room on the disk: what is refused when there is little, and the way back
@@ -140,6 +141,8 @@ struct node {
     size_t uploading;
     bool map_syncing, map_sync_again;
 
+    uint64_t first_draft; /* of this life */
+
     /* damage */
     struct node_damages damages;
     struct node_timer *heal;
@@ -217,6 +220,10 @@ int node_damage_start(struct node *node); /* the peer has started */
 void node_damage_close(struct node *node);
 void node_on_damage(void *context, const struct replica_content_id *content,
                     const char *where); /* any thread */
+
+/* node_drafts.c */
+int node_drafts_start(struct node *node); /* the peer is made, and has not started */
+int node_drafts_end(struct node *node);   /* nothing is written any more */
 
 /* node_join.c */
 int node_join_init(struct node *node);

@@ -392,6 +392,146 @@ static void test_a_node_serves_and_stops(void **state)
     assert_int_equal(fixture_end(fixture, SIGINT), 0);
 }
 
+/* Drafts from one life to the next */
+
+static void forge_boot(const struct fixture *fixture)
+{
+    struct replica_kv_leveldb_options options = {
+        .write_buffer_size = 1 << 20, .cache_size = 1 << 20, .open_files_max = 50};
+    struct replica_kv_batch batch;
+    struct replica_buffer value;
+    struct replica_kv *log;
+    char path[160];
+    snprintf(path, sizeof path, "%s/log", fixture->data);
+    options.path = path;
+    assert_int_equal(replica_kv_leveldb_open(&options, &log, NULL), 0);
+    replica_buffer_init(&value);
+    assert_int_equal(replica_kv_get(log, "B", 1, &value), 0);
+    memset(value.data, 'x', 36);
+    replica_kv_batch_init(&batch);
+    replica_kv_batch_put(&batch, "B", 1, value.data, value.size);
+    assert_int_equal(replica_kv_write(log, &batch), 0);
+    assert_int_equal(replica_kv_sync(log), 0);
+    replica_kv_batch_close(&batch);
+    replica_buffer_close(&value);
+    replica_kv_destroy(&log);
+}
+
+static struct remora_view open_drafts(struct fixture *fixture)
+{
+    struct remora_view view;
+    OK(fixture, remora_volume_create(fixture->remora, "v", 2, REMORA_IF_MISSING));
+    OK(fixture, remora_view_open(fixture->remora, "v", NULL, "kept", 0, &view));
+    return view;
+}
+
+static void write_draft(struct fixture *fixture, const char *path, const char *text)
+{
+    struct remora_view view = open_drafts(fixture);
+    OK(fixture, remora_write(fixture->remora, &view, path, 0, text, strlen(text), true));
+}
+
+static void assert_draft(struct fixture *fixture, const char *path, const char *text)
+{
+    struct remora_view view = open_drafts(fixture);
+    char data[64];
+    size_t n = 0;
+    int code = remora_read(fixture->remora, &view, path, 0, data, sizeof data, &n);
+    if (text == NULL) {
+        assert_int_equal(code, REMORA_E_NOTFOUND);
+        return;
+    }
+    assert_int_equal(code, 0);
+    assert_int_equal(n, strlen(text));
+    assert_memory_equal(data, text, n);
+}
+
+static bool log_has(const struct fixture *fixture, const char *text)
+{
+    char line[2048];
+    bool found = false;
+    FILE *log = fopen(fixture->log, "r");
+    assert_non_null(log);
+    while (!found && fgets(line, sizeof line, log) != NULL)
+        found = strstr(line, text) != NULL;
+    fclose(log);
+    return found;
+}
+
+static int count_drafts(const struct fixture *fixture)
+{
+    char path[160];
+    struct dirent *entry;
+    DIR *listing;
+    int n = 0;
+    snprintf(path, sizeof path, "%s/contents/draft", fixture->data);
+    listing = opendir(path);
+    assert_non_null(listing);
+    while ((entry = readdir(listing)) != NULL)
+        n += entry->d_name[0] != '.';
+    closedir(listing);
+    return n;
+}
+
+static void next_life(struct fixture *fixture, int number)
+{
+    (void)fixture_end(fixture, number);
+    fixture_start(fixture);
+}
+
+static void test_drafts_survive_a_kill_and_nothing_else_does(void **state)
+{
+    struct fixture *fixture = *state;
+    char path[160];
+    int fd;
+    write_draft(fixture, "a", "kept through a kill");
+    snprintf(path, sizeof path, "%s/contents/draft/77", fixture->data);
+    fd = open(path, O_WRONLY | O_CREAT, 0600);
+    assert_true(fd >= 0);
+    close(fd);
+    next_life(fixture, SIGKILL);
+    assert_draft(fixture, "a", "kept through a kill");
+    assert_int_equal(count_drafts(fixture), 1); /* what no view names is swept */
+    write_draft(fixture, "b", "made later");
+    next_life(fixture, SIGTERM);
+    assert_draft(fixture, "a", "kept through a kill");
+    assert_draft(fixture, "b", "made later");
+    assert_false(log_has(fixture, "draft_lost"));
+}
+
+/* Another boot id, and the node did not end in order: what the last life wrote may never have reached the disk. What it found at its
+ * start is durable. */
+static void test_drafts_after_a_loss_of_power(void **state)
+{
+    struct fixture *fixture = *state;
+    char path[160];
+    write_draft(fixture, "early", "of an earlier life");
+    next_life(fixture, SIGKILL);
+    write_draft(fixture, "late", "perhaps torn");
+    (void)fixture_end(fixture, SIGKILL);
+    forge_boot(fixture);
+    fixture_start(fixture);
+    assert_draft(fixture, "early", "of an earlier life");
+    assert_draft(fixture, "late", NULL);
+    assert_true(log_has(fixture, "draft_lost path=\"late\""));
+    snprintf(path, sizeof path, "%s/contents/quarantine/draft-2", fixture->data);
+    assert_int_equal(access(path, F_OK), 0);
+    write_draft(fixture, "late", "written again");
+    assert_draft(fixture, "late", "written again");
+}
+
+/* A node that ended in order has made its drafts durable. */
+static void test_drafts_after_an_end_in_order_and_another_boot(void **state)
+{
+    struct fixture *fixture = *state;
+    write_draft(fixture, "a", "still here");
+    (void)fixture_end(fixture, SIGTERM);
+    forge_boot(fixture);
+    fixture_start(fixture);
+    assert_draft(fixture, "a", "still here");
+    assert_false(log_has(fixture, "draft_lost"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -407,6 +547,11 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_damaged_map_is_set_aside, setup, teardown),
         cmocka_unit_test_setup_teardown(test_group_commit, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_node_serves_and_stops, fixture_setup, fixture_teardown),
+        cmocka_unit_test_setup_teardown(test_drafts_survive_a_kill_and_nothing_else_does, fixture_setup,
+                                        fixture_teardown),
+        cmocka_unit_test_setup_teardown(test_drafts_after_a_loss_of_power, fixture_setup, fixture_teardown),
+        cmocka_unit_test_setup_teardown(test_drafts_after_an_end_in_order_and_another_boot, fixture_setup,
+                                        fixture_teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

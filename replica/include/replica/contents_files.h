@@ -63,6 +63,14 @@ uint64_t replica_contents_files_lost(const struct replica_contents *contents);
 int replica_contents_files_draft_new(struct replica_contents *contents, uint64_t *ret_number, int *ret_fd);
 int replica_contents_files_draft_open(struct replica_contents *contents, uint64_t number, int *ret_fd);
 int replica_contents_files_draft_remove(struct replica_contents *contents, uint64_t number);
+/* Of an earlier life: moves a draft to quarantine/draft-N, for people. Errors: NOTFOUND, IO. */
+int replica_contents_files_draft_set_aside(struct replica_contents *contents, uint64_t number);
+/* Removes every draft but those named (sorted, n of them), and makes these durable. Numbers given later are greater than *ret_last.
+ * Before any draft is made in this life. Errors: IO, NOSPACE. */
+int replica_contents_files_draft_keep(struct replica_contents *contents, const uint64_t *named, size_t n,
+                                      uint64_t *ret_last);
+/* Makes all drafts durable; nobody writes to any. Errors: IO, NOSPACE. */
+int replica_contents_files_draft_sync(struct replica_contents *contents);
 /* Hashes a draft nobody writes to any more and makes its file the content, without a copy if it becomes a whole file. The draft stays, as
  * another name of the same bytes that draft_open gives read-only, until draft_remove: to be called once the record that names the content
  * in its place is durable. Errors as ingest_fd. */

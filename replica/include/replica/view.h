@@ -84,6 +84,11 @@ int replica_view_forget_lost(struct replica_view *view, struct replica_contents 
 int replica_view_forget_draft(struct replica_view *view, uint64_t draft, struct replica_kv_batch *log,
                               size_t *ret_n);
 
+/* Visits each record that names a draft; path is empty for the one of a link object. A non-zero result ends it and is returned. */
+int replica_view_each_draft(struct replica_view *view,
+                            int (*visit)(void *context, uint64_t draft, struct replica_path path),
+                            void *context);
+
 /* Reading: the overlay over the snapshot, shown as users see it; paths are relative to the view's sub-path.
  * Errors as replica_map_lookup and replica_map_list. */
 int replica_view_lookup(struct replica_view *view, struct replica_path path,

@@ -137,3 +137,31 @@ int replica_view_forget_draft(struct replica_view *view, uint64_t draft, struct 
     }
     return replica_kv_cursor_close(&cursor);
 }
+
+int replica_view_each_draft(struct replica_view *view,
+                            int (*visit)(void *context, uint64_t draft, struct replica_path path),
+                            void *context)
+{
+    char text[REPLICA_PATH_MAX + 1];
+    struct replica_kv_cursor *cursor;
+    struct map_key prefix;
+    int rv = replica_kv_cursor_open(view->views->log, &cursor), closed;
+    if (rv != 0)
+        return rv;
+    map_key_start(&prefix, 'D', &view->info.options.id);
+    for (replica_kv_cursor_seek(cursor, prefix.bytes, prefix.size);
+         rv == 0 && replica_kv_cursor_valid(cursor); replica_kv_cursor_next(cursor)) {
+        struct replica_target_name name;
+        const uint8_t *key;
+        size_t n, head = prefix.size + 8;
+        replica_kv_cursor_key(cursor, &key, &n);
+        if (n < head + 9 || memcmp(key, prefix.bytes, prefix.size) != 0)
+            break;
+        rv = map_key_parse_target(key + head, n - head - 9, text, &name);
+        if (rv == 0)
+            rv = visit(context, replica_u64_decode(key + prefix.size),
+                       name.target == REPLICA_TARGET_PATH ? name.path : (struct replica_path){"", 0});
+    }
+    closed = replica_kv_cursor_close(&cursor);
+    return closed != 0 ? closed : rv;
+}

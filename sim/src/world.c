@@ -277,7 +277,7 @@ size_t world_say(struct world *world, size_t node, const struct gossip_principal
     shell_step(world, node, &event);
     for (size_t i = 0; i < world->update.sends_n; i++) {
         const struct gossip_send *send = &world->update.sends[i];
-        if (!replica_id_equal(&send->to, &from->store) || n++ > 0)
+        if (!replica_id_equal(&send->to, &from->store) || n++ > 0 || ret_first == NULL)
             continue;
         ret_first->type = send->type;
         replica_buffer_clear(&ret_first->payload);

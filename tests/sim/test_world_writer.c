@@ -6,6 +6,7 @@
 #include "quorum/quorum_voting.h"
 #include "quorum/quorum_writing.h"
 #include "replica/error.h"
+#include "replica/hlc.h"
 #include "replica/merkle.h"
 
 #define MIB        ((size_t)1 << 20)
@@ -503,6 +504,182 @@ static void a_writer_has_its_part(void **state)
     test_three_end(&three);
 }
 
+/* Absurd requests */
+
+static struct world_call *reload_at_least(struct test_three *three, size_t node, uint64_t seq)
+{
+    struct gossip_peer_request request = {.kind = GOSSIP_PEER_RELOAD,
+                                          .view = three->views[node],
+                                          .mode = GOSSIP_RELOAD_AT_LEAST,
+                                          .timeout_ms = TIMEOUT_MS};
+    request.at_least.volume = three->volume;
+    request.at_least.epoch = request.at_least.dot.actor.epoch = 1;
+    request.at_least.dot.actor.store = world_store(three->world, 0);
+    request.at_least.dot.seq = seq;
+    return world_request_start(three->world, node, &request);
+}
+
+/* A token that names what never was ends by name at its deadline, and makes nobody pull for ever; so does the same asked by
+ * whoever speaks to voters directly. */
+static void a_token_of_nothing_is_forgotten(void **state)
+{
+    struct gossip_principal reader = {.role = GOSSIP_ROLE_CACHE, .every_volume = true};
+    struct replica_actor actor = {.epoch = 1};
+    struct replica_vector target = {.n = 0};
+    struct test_three three;
+    struct replica_buffer payload;
+    struct world_call *call;
+    uint64_t before;
+    (void)state;
+    begin(&three, 1, 4);
+    test_put_text(three.world, 0, &three.views[0], "file", "text");
+    assert_int_equal(world_commit(three.world, 0, &three.views[0]), 0);
+    assert_int_equal(world_call_wait(three.world, reload_at_least(&three, 3, 1)), 0);
+    test_expect_text(three.world, 3, &three.views[3], "file", "text");
+    before = world_now(three.world);
+    call = reload_at_least(&three, 3, (uint64_t)1 << 40);
+    assert_int_equal(world_call_wait(three.world, call), REPLICA_E_NOTFOUND);
+    assert_in_range(world_now(three.world) - before, TIMEOUT_MS, TIMEOUT_MS + 5000);
+    assert_true(says(call, "token"));
+    actor.store = world_store(three.world, 0);
+    assert_int_equal(replica_vector_set(&target, &actor, (uint64_t)1 << 40), 0);
+    replica_buffer_init(&payload);
+    replica_pack_array(&payload, 4);
+    replica_pack_id(&payload, &three.volume);
+    replica_pack_uint(&payload, 1);
+    replica_vector_pack(&payload, &target);
+    replica_pack_id(&payload, &actor.store);
+    memset(reader.store.bytes, 0xee, sizeof reader.store.bytes);
+    for (size_t voter = 0; voter < 3; voter++)
+        assert_true(world_say(three.world, voter, &reader, GOSSIP_ROOM_QUORUM, QUORUM_ASK, &payload, NULL) >
+                    0);
+    replica_buffer_close(&payload);
+    world_run_for(three.world, 5000);
+    for (size_t node = 0; node < 4; node++) {
+        const struct attached *attached = attached_find(&world_peer(three.world, node)->table, &three.volume);
+        assert_true(replica_vector_get(&attached->target, &actor) <= 1);
+    }
+    test_converge(three.world, 60000);
+    test_three_end(&three);
+}
+
+/* Asks node 0 to mint the commit in flight of node 3, as that would. */
+static void ask_to_mint(struct test_three *three, uint64_t hlc)
+{
+    struct gossip_principal writer = {
+        .store = world_store(three->world, 3), .role = GOSSIP_ROLE_CACHE, .every_volume = true};
+    const struct commit *commit = world_peer(three->world, 3)->quorum.commits[0];
+    struct replica_buffer payload;
+    replica_buffer_init(&payload);
+    replica_pack_array(&payload, 5);
+    replica_pack_id(&payload, &three->volume);
+    replica_pack_id(&payload, &commit->id);
+    replica_pack_uint(&payload, commit->epoch);
+    replica_pack_uint(&payload, commit->config_phase);
+    replica_pack_uint(&payload, hlc);
+    (void)world_say(three->world, 0, &writer, GOSSIP_ROOM_QUORUM, QUORUM_MINT, &payload, NULL);
+    replica_buffer_close(&payload);
+}
+
+/* A stamp more than a day ahead of all that a voter knows is not minted, one within it is. */
+static void stamps_do_not_run_away(void **state)
+{
+    const uint64_t day_ms = (uint64_t)24 * 3600 * 1000;
+    struct losses losses = {.types = {QUORUM_MINT}, .hold = true};
+    (void)state;
+    for (int within = 0; within < 2; within++) {
+        struct test_three three;
+        const struct replica_volume_state *volume;
+        struct world_call *commit;
+        uint64_t now_ms;
+        begin(&three, 1, 4);
+        world_set_filter(three.world, lose, &losses);
+        test_put_text(three.world, 3, &three.views[3], "file", "text");
+        commit = world_commit_start(three.world, 3, &three.views[3]);
+        world_run_for(three.world, 1000);
+        volume = replica_volume_state(world_volume(three.world, 0, &three.volume));
+        now_ms = replica_hlc_to_ms(world_peer(three.world, 3)->quorum.commits[0]->stamp.hlc);
+        ask_to_mint(&three, within ? replica_hlc_from_ms(now_ms + day_ms) : UINT64_MAX);
+        ask_to_mint(&three, replica_hlc_from_ms(now_ms + day_ms + 5000));
+        assert_int_equal(volume->stored.n, within);
+        if (!within) {
+            world_set_filter(three.world, NULL, NULL);
+            world_release(three.world);
+            assert_int_equal(world_call_wait(three.world, commit), 0);
+            test_converge(three.world, 60000);
+        } /* else the writer's own stamp is another: not what a writer may do */
+        test_three_end(&three);
+    }
+}
+
+/* A coordinator that lies: under an id that node 1 is prepared for it replicates something else. That the proposal's bytes are
+ * there says nothing of the delta's. */
+static void another_delta_under_a_prepared_id_is_not_held(void **state)
+{
+    struct losses losses = {.types = {QUORUM_MINT, QUORUM_REPLICATE}};
+    struct replica_delta *delta = calloc(1, sizeof *delta);
+    const struct replica_volume_state *volume;
+    struct gossip_principal liar = {.role = GOSSIP_ROLE_VOTER, .every_volume = true};
+    struct replica_buffer record, payload;
+    const struct commit *commit;
+    struct test_three three;
+    (void)state;
+    assert_non_null(delta);
+    begin(&three, 1, 4);
+    world_set_filter(three.world, lose, &losses);
+    put_bytes(&three, 3, "model", 2 * MIB, 1);
+    (void)world_commit_start(three.world, 3, &three.views[3]);
+    world_run_for(three.world, 5000);
+    commit = world_peer(three.world, 3)->quorum.commits[0];
+    assert_int_equal(commit->phase, COMMIT_MINTING);
+    assert_true(voting_is_prepared(attached_find(&world_peer(three.world, 1)->table, &three.volume)->voting,
+                                   commit->epoch, &commit->id));
+    assert_int_equal(replica_delta_decode(commit->proposal.data, commit->proposal.size, delta), 0);
+    delta->ops = NULL;
+    delta->ops_size = 0;
+    delta->ops_content.length = 1000;
+    memset(delta->ops_content.root, 7, sizeof delta->ops_content.root);
+    delta->stamp_hlc = commit->stamp.hlc;
+    delta->dot.actor.store = liar.store = world_store(three.world, 0);
+    delta->dot.actor.epoch = commit->epoch;
+    delta->dot.seq = 1;
+    replica_buffer_init(&record);
+    replica_buffer_init(&payload);
+    replica_delta_pack(&record, delta);
+    replica_pack_array(&payload, 4);
+    replica_pack_id(&payload, &three.volume);
+    replica_pack_uint(&payload, commit->epoch);
+    replica_pack_uint(&payload, commit->config_phase);
+    replica_pack_bin(&payload, record.data, record.size);
+    (void)world_say(three.world, 1, &liar, GOSSIP_ROOM_QUORUM, QUORUM_REPLICATE, &payload, NULL);
+    world_run_for(three.world, 1000);
+    volume = replica_volume_state(world_volume(three.world, 1, &three.volume));
+    assert_int_equal(volume->stored.n, 1);
+    assert_int_equal(volume->held.n, 0);
+    replica_buffer_close(&payload);
+    replica_buffer_close(&record);
+    free(delta);
+    test_three_end(&three);
+}
+
+/* What stores said that vote no more makes room for those that do. */
+static void those_that_vote_no_more_are_forgotten(void **state)
+{
+    struct test_three three;
+    (void)state;
+    begin(&three, 1, 4);
+    for (size_t voter = 0; voter < 3; voter++) {
+        struct attached *attached = attached_find(&world_peer(three.world, voter)->table, &three.volume);
+        attached->peers_n = GOSSIP_VOTERS_MAX;
+        for (size_t i = 0; i < GOSSIP_VOTERS_MAX; i++)
+            memset(&attached->peers[i], 0x50 + (int)i, sizeof attached->peers[i].store);
+    }
+    test_put_text(three.world, 3, &three.views[3], "file", "text");
+    assert_int_equal(world_commit(three.world, 3, &three.views[3]), 0);
+    test_converge(three.world, 60000);
+    test_three_end(&three);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -517,6 +694,10 @@ int main(void)
         cmocka_unit_test(what_an_earlier_life_proposed_goes),
         cmocka_unit_test(what_may_be_minted_is_kept),
         cmocka_unit_test(a_writer_has_its_part),
+        cmocka_unit_test(a_token_of_nothing_is_forgotten),
+        cmocka_unit_test(stamps_do_not_run_away),
+        cmocka_unit_test(another_delta_under_a_prepared_id_is_not_held),
+        cmocka_unit_test(those_that_vote_no_more_are_forgotten),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

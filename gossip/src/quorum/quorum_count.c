@@ -5,16 +5,56 @@
 
 #include <string.h>
 
-static struct attached_peer *peer_of(struct attached *attached, const struct replica_id *store)
+/* Those that vote no more make room. */
+static void prune(struct attached *attached, const struct gossip_configuration *configuration)
+{
+    for (size_t i = attached->peers_n; i > 0; i--)
+        if (quorum_voter_index(configuration, &attached->peers[i - 1].store) < 0)
+            attached->peers[i - 1] = attached->peers[--attached->peers_n];
+}
+
+static struct attached_peer *peer_of(struct attached *attached,
+                                     const struct gossip_configuration *configuration,
+                                     const struct replica_id *store)
 {
     for (size_t i = 0; i < attached->peers_n; i++)
         if (replica_id_equal(&attached->peers[i].store, store))
             return &attached->peers[i];
     if (attached->peers_n == GOSSIP_VOTERS_MAX)
+        prune(attached, configuration);
+    if (attached->peers_n == GOSSIP_VOTERS_MAX)
         return NULL;
     memset(&attached->peers[attached->peers_n], 0, sizeof attached->peers[0]);
     attached->peers[attached->peers_n].store = *store;
     return &attached->peers[attached->peers_n++];
+}
+
+/* The highest seq of actor that is known here to be somewhere. */
+static uint64_t claimed_seq(const struct attached *attached, const struct replica_actor *actor)
+{
+    uint64_t seq = replica_vector_get(&replica_volume_state(attached->volume)->committed, actor);
+    for (size_t i = 0; i < attached->peers_n; i++) {
+        uint64_t held = replica_vector_get(&attached->peers[i].held, actor);
+        seq = held > seq ? held : seq;
+    }
+    return seq;
+}
+
+void voting_want(struct attached *attached, const struct replica_vector *wanted,
+                 const struct replica_id *holder, struct gossip_update *update)
+{
+    const struct replica_vector *stored = &replica_volume_state(attached->volume)->stored;
+    bool more = false;
+    for (size_t i = 0; i < wanted->n; i++) {
+        const struct replica_actor *actor = &wanted->entries[i].actor;
+        uint64_t seq = claimed_seq(attached, actor);
+        seq = seq < wanted->entries[i].seq ? seq : wanted->entries[i].seq;
+        if (seq > replica_vector_get(stored, actor) &&
+            replica_vector_raise(&attached->target, actor, seq) == 0)
+            more = true;
+    }
+    if (more)
+        gossip_update_note(update, GOSSIP_NOTE_PULL, &attached->id, holder, NULL);
 }
 
 /* The seq of actor that a majority holds: the majority-th largest. */
@@ -71,11 +111,12 @@ int quorum_note_held(struct gossip_quorum *quorum, struct attached *attached, co
 {
     const struct gossip_volume *volume = quorum_volume(quorum, &attached->id);
     struct attached_peer *peer;
+    bool news;
     if (volume == NULL || quorum_voter_index(&volume->configuration, store) < 0)
         return 0;
     if (replica_id_equal(store, &quorum->table->self))
         return 0; /* of itself it counts what is durable */
-    peer = peer_of(attached, store);
+    peer = peer_of(attached, &volume->configuration, store);
     if (peer == NULL)
         return 0;
     if (peer->epoch != epoch || peer->phase != phase) {
@@ -83,7 +124,10 @@ int quorum_note_held(struct gossip_quorum *quorum, struct attached *attached, co
         peer->phase = phase;
         peer->held.n = 0;
     }
+    news = !replica_vector_covers(&peer->held, held);
     if (replica_vector_join(&peer->held, held) != 0)
         return REPLICA_E_MALFORMED;
+    if (news && attached->voting != NULL)
+        voting_follow(attached, update);
     return voting_count(quorum, attached, volume, update);
 }

@@ -23,6 +23,15 @@ void voting_send_held(const struct attached *attached, const struct gossip_confi
     replica_buffer_close(&payload);
 }
 
+void voting_send_held_to_voters(const struct attached *attached,
+                                const struct gossip_configuration *configuration,
+                                const struct replica_id *self, struct gossip_update *update)
+{
+    for (size_t i = 0; i < configuration->voters_n; i++)
+        if (!replica_id_equal(&configuration->voters[i], self))
+            voting_send_held(attached, configuration, &configuration->voters[i], 0, update);
+}
+
 void voting_add_follower(struct gossip_quorum *quorum, struct attached_voting *voting,
                          const struct replica_id *reader, uint64_t round, const struct replica_vector *target)
 {
@@ -37,6 +46,12 @@ void voting_add_follower(struct gossip_quorum *quorum, struct attached_voting *v
         voting->followers[gossip_random_below(&quorum->random, FOLLOWERS_MAX)] = follower;
 }
 
+void voting_follow(struct attached *attached, struct gossip_update *update)
+{
+    for (size_t i = 0; i < attached->voting->followers_n; i++)
+        voting_want(attached, &attached->voting->followers[i].target, NULL, update);
+}
+
 static bool ahead_has(const struct attached_voting *voting, const struct replica_dot *dot)
 {
     for (size_t i = 0; i < voting->aheads_n; i++)
@@ -44,6 +59,33 @@ static bool ahead_has(const struct attached_voting *voting, const struct replica
             replica_actor_compare(&voting->aheads[i].dot.actor, &dot->actor) == 0)
             return true;
     return false;
+}
+
+/* Whether this delta is what was proposed here under its id: else that its closure was complete says nothing. */
+static int is_proposed(const struct attached *attached, const struct replica_delta *delta,
+                       struct gossip_update *update, bool *ret_proposed)
+{
+    struct replica_delta *proposal = malloc(sizeof *proposal);
+    struct replica_buffer kept, given;
+    int rv = proposal == NULL ? REPLICA_E_NOMEM : 0;
+    replica_buffer_init(&kept);
+    replica_buffer_init(&given);
+    if (rv == 0)
+        rv = replica_volume_proposal(attached->volume, &update->log, &delta->commit, &kept);
+    update->reads++;
+    *ret_proposed = rv == 0;
+    if (rv == 0) {
+        *proposal = *delta;
+        proposal->stamp_hlc = 0;
+        memset(&proposal->dot, 0, sizeof proposal->dot);
+        replica_delta_pack(&given, proposal);
+        *ret_proposed =
+            !given.failed && given.size == kept.size && memcmp(given.data, kept.data, kept.size) == 0;
+    }
+    free(proposal);
+    replica_buffer_close(&kept);
+    replica_buffer_close(&given);
+    return rv == REPLICA_E_NOTFOUND ? 0 : rv;
 }
 
 static int start_aheads(struct attached *attached, struct gossip_update *update)
@@ -74,6 +116,9 @@ static int start_aheads(struct attached *attached, struct gossip_update *update)
                 return rv == REPLICA_E_NOTFOUND || rv == REPLICA_E_MALFORMED ? REPLICA_E_CORRUPT : rv;
             ahead->dot = dot;
             ahead->commit = ahead->closure.delta.commit;
+            rv = is_proposed(attached, &ahead->closure.delta, update, &ahead->proposed);
+            if (rv != 0)
+                return rv;
             voting_minted(voting, &ahead->commit);
             voting->aheads_n++;
         }
@@ -88,7 +133,7 @@ static int advance_ahead(struct gossip_quorum *quorum, struct attached *attached
     struct attached_voting *voting = attached->voting;
     struct ahead *ahead = &voting->aheads[index];
     const struct replica_volume_state *state = replica_volume_state(attached->volume);
-    bool filled = voting_is_prepared(voting, epoch, &ahead->commit);
+    bool filled = ahead->proposed && voting_is_prepared(voting, epoch, &ahead->commit);
     int rv;
     *ret_held = false;
     if (!filled) {
@@ -211,14 +256,11 @@ int voting_receive_ask(struct gossip_quorum *quorum, const struct gossip_quorum_
         return 0;
     }
     voting_send_held(attached, &volume->configuration, from, round, update);
+    if (target.n > 0) /* who lacks it pulls no more than another voter says that it has */
+        voting_send_held_to_voters(attached, &volume->configuration, &quorum->table->self, update);
     if (replica_vector_covers(&replica_volume_state(attached->volume)->held, &target))
         return 0;
     voting_add_follower(quorum, voting, from, round, &target);
-    for (size_t i = 0; i < target.n;
-         i++) /* only of voters: an absurd vector must not make us pull for ever */
-        if (quorum_voter_index(&volume->configuration, &target.entries[i].actor.store) >= 0 &&
-            target.entries[i].actor.epoch <= volume->configuration.epoch)
-            replica_vector_raise(&attached->target, &target.entries[i].actor, target.entries[i].seq);
-    gossip_update_note(update, GOSSIP_NOTE_PULL, &attached->id, &holder, NULL);
+    voting_want(attached, &target, &holder, update);
     return 0;
 }

@@ -3,8 +3,12 @@
 
 #include "replica/error.h"
 
+#include "replica/hlc.h"
+
 #include <stdlib.h>
 #include <string.h>
+
+#define STAMP_AHEAD_MS ((uint64_t)24 * 3600 * 1000) /* clocks that are wrong by hours are real */
 
 static void send_outcome(const struct attached *attached, const struct replica_id *commit,
                          const struct replica_id *writer, int code, const struct replica_dot *dot,
@@ -79,6 +83,15 @@ static int replicate_again(struct gossip_quorum *quorum, struct attached *attach
     return rv;
 }
 
+/* Far above any that the rule for stamps can give, whatever one wrong clock says, unless this voter lags behind by as much;
+ * without it one request could use up all the stamps that there are. Bytes that are stamped already are never refused. */
+static uint64_t stamp_max(const struct replica_volume_state *state, struct gossip_time time)
+{
+    uint64_t clock = replica_hlc_from_ms(time.wall_ms), ahead = replica_hlc_from_ms(STAMP_AHEAD_MS);
+    uint64_t base = state->hlc_high > clock ? state->hlc_high : clock;
+    return base > UINT64_MAX - ahead ? UINT64_MAX : base + ahead;
+}
+
 static int mint(struct gossip_quorum *quorum, const struct gossip_quorum_event *event,
                 struct attached *attached, const struct gossip_configuration *configuration,
                 const struct replica_id *commit, uint64_t hlc, struct gossip_update *update)
@@ -108,8 +121,7 @@ static int mint(struct gossip_quorum *quorum, const struct gossip_quorum_event *
     }
     if (!replica_vector_covers(&state->held, &delta.deps) ||
         replica_vector_get(&state->held, &actor) != replica_vector_get(&state->stored, &actor)) {
-        if (replica_vector_join(&attached->target, &delta.deps) == 0)
-            gossip_update_note(update, GOSSIP_NOTE_PULL, &attached->id, NULL, NULL);
+        voting_want(attached, &delta.deps, NULL, update);
         send_outcome(attached, commit, writer, REPLICA_E_AGAIN, NULL, update);
         goto out;
     }
@@ -162,6 +174,10 @@ int voting_receive_mint(struct gossip_quorum *quorum, const struct gossip_quorum
         return rv;
     if (epoch != configuration->epoch || phase != configuration->phase) {
         send_outcome(attached, &commit, writer, REPLICA_E_STALE, NULL, update);
+        return 0;
+    }
+    if (hlc > stamp_max(state, event->time)) { /* another coordinator may know what it builds on */
+        send_outcome(attached, &commit, writer, REPLICA_E_REFUSED, NULL, update);
         return 0;
     }
     return mint(quorum, event, attached, configuration, &commit, hlc, update);

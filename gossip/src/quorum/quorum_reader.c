@@ -31,11 +31,30 @@ static void fail(struct gossip_quorum *quorum, struct reload *reload, int code, 
     remove_reload(quorum, reload);
 }
 
+/* Of what this reload must show: as much as some voter has said that it holds. A token may name anything. */
+static void clip_to_claims(const struct reload *reload, const struct gossip_configuration *configuration,
+                           struct replica_vector *ret_target)
+{
+    ret_target->n = 0;
+    for (size_t a = 0; a < reload->join.n; a++) {
+        const struct replica_actor *actor = &reload->join.entries[a].actor;
+        uint64_t seq = 0;
+        for (size_t i = 0; i < configuration->voters_n; i++) {
+            uint64_t held = reload->heard[i] ? replica_vector_get(&reload->held[i], actor) : 0;
+            seq = held > seq ? held : seq;
+        }
+        if (seq > reload->join.entries[a].seq)
+            seq = reload->join.entries[a].seq;
+        if (seq > 0)
+            (void)replica_vector_set(ret_target, actor, seq);
+    }
+}
+
 static void send_ask(struct gossip_quorum *quorum, const struct reload *reload,
                      const struct gossip_configuration *configuration, struct gossip_update *update)
 {
     struct replica_buffer payload;
-    struct replica_vector none = {.n = 0};
+    struct replica_vector target = {.n = 0};
     struct replica_id holder;
     memset(&holder, 0, sizeof holder);
     for (size_t i = 0; i < configuration->voters_n && reload->joined; i++)
@@ -45,7 +64,9 @@ static void send_ask(struct gossip_quorum *quorum, const struct reload *reload,
     replica_pack_array(&payload, 4);
     replica_pack_id(&payload, &reload->volume);
     replica_pack_uint(&payload, reload->round);
-    replica_vector_pack(&payload, reload->joined ? &reload->join : &none);
+    if (reload->joined)
+        clip_to_claims(reload, configuration, &target);
+    replica_vector_pack(&payload, &target);
     replica_pack_id(&payload, &holder);
     for (size_t i = 0; i < configuration->voters_n; i++)
         gossip_update_send(update, &configuration->voters[i], GOSSIP_ROOM_QUORUM, QUORUM_ASK, &payload,
@@ -462,12 +483,36 @@ static int request(struct gossip_quorum *quorum, const struct gossip_quorum_even
     return start_round(quorum, reload, event->time, update);
 }
 
+/* What had been committed when its token was given is held by one of any majority. */
+static bool is_unheard_of(const struct gossip_quorum *quorum, const struct reload *reload)
+{
+    const struct gossip_volume *volume = quorum_volume(quorum, &reload->volume);
+    struct replica_vector claimed;
+    size_t heard = 0;
+    if (reload->mode != GOSSIP_RELOAD_AT_LEAST || reload->phase != RELOAD_ASKING || volume == NULL)
+        return false;
+    for (size_t i = 0; i < volume->configuration.voters_n; i++)
+        heard += reload->heard[i];
+    clip_to_claims(reload, &volume->configuration, &claimed);
+    return heard >= quorum_majority(&volume->configuration) &&
+           !replica_vector_covers(&claimed, &reload->join);
+}
+
+static void expire(struct gossip_quorum *quorum, struct reload *reload, struct gossip_update *update)
+{
+    if (is_unheard_of(quorum, reload))
+        fail(quorum, reload, REPLICA_E_NOTFOUND,
+             "no voter that answers holds the commit that the token names; the old snapshot stays", update);
+    else
+        fail(quorum, reload, REPLICA_E_UNAVAILABLE,
+             "no majority of the volume's voters answered in time; the old snapshot stays", update);
+}
+
 static int check_time(struct gossip_quorum *quorum, struct reload *reload, struct gossip_time time,
                       struct gossip_update *update)
 {
     if (time.now_ms >= reload->progress_at_ms + reload->timeout_ms) {
-        fail(quorum, reload, REPLICA_E_UNAVAILABLE,
-             "no majority of the volume's voters answered in time; the old snapshot stays", update);
+        expire(quorum, reload, update);
         return 0;
     }
     gossip_update_wake(update, reload->progress_at_ms + reload->timeout_ms);

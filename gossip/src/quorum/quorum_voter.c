@@ -131,10 +131,7 @@ static void announce(struct attached *attached, const struct gossip_volume *volu
     if (replica_vector_covers(&state->committed, &state->held))
         return;
     if (time.now_ms >= attached->voting->announce_at_ms) {
-        for (size_t i = 0; i < volume->configuration.voters_n; i++)
-            if (!replica_id_equal(&volume->configuration.voters[i], self))
-                voting_send_held(attached, &volume->configuration, &volume->configuration.voters[i], 0,
-                                 update);
+        voting_send_held_to_voters(attached, &volume->configuration, self, update);
         attached->voting->announce_at_ms = time.now_ms + ANNOUNCE_MS;
     }
     gossip_update_wake(update, attached->voting->announce_at_ms);

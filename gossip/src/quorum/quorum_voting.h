@@ -25,6 +25,7 @@ struct prepare {
 struct ahead {
     struct replica_dot dot;
     struct replica_id commit;
+    bool proposed; /* it is the proposal kept here under its id */
     struct replica_closure closure;
 };
 
@@ -65,6 +66,9 @@ struct attached_voting {
 /* quorum_count.c: what became committed by all that is known. */
 int voting_count(struct gossip_quorum *quorum, struct attached *attached, const struct gossip_volume *volume,
                  struct gossip_update *update);
+/* Pulls what of wanted this voter lacks and some voter says that it has: an absurd vector must not make it pull for ever. */
+void voting_want(struct attached *attached, const struct replica_vector *wanted,
+                 const struct replica_id *holder, struct gossip_update *update);
 /* quorum_proposals.c: keeps a proposal in the log, within its writer's bounds. Errors: BUSY (beyond them), STALE (given up by
  * its writer), MALFORMED, MISMATCH, IO, NOMEM. */
 int voting_keep(struct attached *attached, const struct replica_delta *delta, const uint8_t *record, size_t n,
@@ -118,6 +122,11 @@ int voting_receive_ask(struct gossip_quorum *quorum, const struct gossip_quorum_
                        const struct gossip_volume *volume, struct gossip_update *update);
 void voting_send_held(const struct attached *attached, const struct gossip_configuration *configuration,
                       const struct replica_id *to, uint64_t round, struct gossip_update *update);
+void voting_send_held_to_voters(const struct attached *attached,
+                                const struct gossip_configuration *configuration,
+                                const struct replica_id *self, struct gossip_update *update);
+/* Other voters say that they hold more: what those wait for may be there. */
+void voting_follow(struct attached *attached, struct gossip_update *update);
 /* reader is told once target is held here. */
 void voting_add_follower(struct gossip_quorum *quorum, struct attached_voting *voting,
                          const struct replica_id *reader, uint64_t round,

@@ -85,7 +85,8 @@ void world_release(struct world *world); /* what was held is delivered now */
  * or at once for what others let it do. */
 void world_set_principal(struct world *world, size_t node, const struct gossip_principal *principal);
 /* Says something to a node now, as whoever is proved to be `from`, whom the world need not know. Returns how many messages
- * the node addressed to that store in the same step; they are not carried anywhere. ret_first: the first one's type and payload. */
+ * the node addressed to that store in the same step; they are not carried anywhere. ret_first: the first one's type and payload;
+ * may be NULL. */
 struct world_heard {
     uint8_t type;
     struct replica_buffer payload; /* initialised by the caller */

@@ -712,6 +712,38 @@ static void conflicts_count_once(void **state)
     world_close(&world);
 }
 
+/* What an image brought is in the map alone: the log begins behind it. */
+static void a_lost_map_that_an_image_made_is_refused(void **state)
+{
+    struct world giver, taker;
+    struct replica_image image;
+    struct replica_image_progress progress;
+    struct replica_volume_options options;
+    struct replica_volume *volume = NULL;
+    size_t parts;
+    (void)state;
+    world_open(&giver);
+    world_open(&taker);
+    fill(&giver);
+    replica_image_describe(giver.volume, &image);
+    replica_image_begin(taker.volume, &taker.log);
+    take(&giver, &taker, SIZE_MAX, &progress, &parts);
+    assert_int_equal(replica_image_adopt(taker.volume, &image, &progress, &taker.log), 0);
+    flush(&taker);
+    load(&taker); /* while it is there, all is well */
+    replica_kv_destroy(&taker.map_kv);
+    assert_int_equal(replica_kv_memory_new(&taker.map_kv), 0);
+    options = (struct replica_volume_options){.log = taker.log_kv,
+                                              .map = taker.map_kv,
+                                              .contents = taker.contents,
+                                              .volume = support_id(9, 9),
+                                              .store = support_id(1, 1)};
+    assert_int_equal(replica_volume_new(&options, &volume), REPLICA_E_EXPIRED);
+    assert_null(volume);
+    world_close(&giver);
+    world_close(&taker);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -721,6 +753,7 @@ int main(void)
         cmocka_unit_test(link_objects_come_with_their_names),
         cmocka_unit_test(the_giver_goes_on_meanwhile),
         cmocka_unit_test(an_unfinished_image_is_remembered),
+        cmocka_unit_test(a_lost_map_that_an_image_made_is_refused),
         cmocka_unit_test(hostile_items_are_refused),
         cmocka_unit_test(limits_count_what_would_be_added),
         cmocka_unit_test(limits_follow_what_happens_in_a_directory),

@@ -3,7 +3,7 @@
  *   quorum_voter.c    what a voter does for writers: prepare, mint, replicate, ack; and counting what is committed; its parts:
  *                     quorum_voting.h
  *   quorum_offer.c    contents on their way to the voters before commit is called
- *   quorum_reader.c   reload: ask, join, drive, pull, wait until applied
+ *   quorum_reader.c   reload: ask, join, drive, pull, wait until applied; quorum_reader_end.c: how it ends
  * A writer that is a voter itself sends itself the same messages; the shell loops them back once they are durable. */
 #ifndef GOSSIP_SRC_QUORUM_H
 #define GOSSIP_SRC_QUORUM_H
@@ -179,6 +179,16 @@ int quorum_reader_message(struct gossip_quorum *quorum, const struct gossip_quor
 
 int quorum_reader_refused(struct gossip_quorum *quorum, const struct gossip_quorum_event *event,
                           struct gossip_update *update);
+
+/* Between the parts of a reader; quorum_reader_end.c. */
+void reading_remove(struct gossip_quorum *quorum, struct reload *reload);
+void reading_fail(struct gossip_quorum *quorum, struct reload *reload, int code, const char *reason,
+                  struct gossip_update *update);
+/* What the reload must show is applied here. */
+int reading_open(struct gossip_quorum *quorum, struct reload *reload, const struct attached *attached,
+                 struct gossip_update *update);
+int reading_reload(struct gossip_quorum *quorum, struct reload *reload, const struct attached *attached,
+                   struct gossip_update *update);
 
 void quorum_offer_send(struct gossip_quorum *quorum, const struct replica_id *volume,
                        const struct replica_content_id *contents, size_t n, struct gossip_update *update);

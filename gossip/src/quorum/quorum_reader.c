@@ -12,24 +12,6 @@
 #include <string.h>
 
 #define RETRY_MS_MAX 4000
-#define CHANGED_MAX  1000 /* paths named in an answer */
-
-static void remove_reload(struct gossip_quorum *quorum, struct reload *reload)
-{
-    for (size_t i = 0; i < quorum->reloads_n; i++)
-        if (quorum->reloads[i] == reload) {
-            quorum->reloads[i] = quorum->reloads[--quorum->reloads_n];
-            break;
-        }
-    free(reload);
-}
-
-static void fail(struct gossip_quorum *quorum, struct reload *reload, int code, const char *reason,
-                 struct gossip_update *update)
-{
-    quorum_answer_code(update, reload->token, code, reason, false);
-    remove_reload(quorum, reload);
-}
 
 /* Of what this reload must show: as much as some voter has said that it holds. A token may name anything. */
 static void clip_to_claims(const struct reload *reload, const struct gossip_configuration *configuration,
@@ -92,153 +74,6 @@ static int start_round(struct gossip_quorum *quorum, struct reload *reload, stru
     return 0;
 }
 
-/* Moving the snapshot */
-
-struct changed_context {
-    struct replica_buffer *paths;
-    struct replica_path sub;
-    size_t n;
-    bool more;
-};
-
-static int collect_changed(void *context, const struct replica_op *op)
-{
-    struct changed_context *c = context;
-    struct replica_path path = op->path;
-    if (op->target != REPLICA_TARGET_PATH)
-        return 0;
-    if (c->sub.size > 0) {
-        if (!replica_path_is_below(path, c->sub))
-            return 0;
-        path.text += c->sub.size + 1;
-        path.size -= c->sub.size + 1;
-    }
-    if (c->n == CHANGED_MAX) {
-        c->more = true;
-        return 1;
-    }
-    replica_pack_str(c->paths, path.text, path.size);
-    c->n++;
-    return 0;
-}
-
-/* The paths that the deltas applied after `before` name; best effort: an op list that is gone here names none. */
-static void pack_changed(struct gossip_quorum *quorum, const struct attached *attached,
-                         const struct replica_view_options *view, uint64_t before,
-                         struct replica_buffer *payload)
-{
-    const struct replica_volume_state *state = replica_volume_state(attached->volume);
-    struct replica_buffer paths, record, ops;
-    struct changed_context context = {.paths = &paths, .sub = view->sub};
-    replica_buffer_init(&paths);
-    replica_buffer_init(&record);
-    replica_buffer_init(&ops);
-    for (uint64_t seq = before + 1; seq <= state->applied_seq && !context.more; seq++) {
-        struct replica_delta delta;
-        struct replica_dot dot;
-        const uint8_t *list;
-        size_t n;
-        if (seq - before > CHANGED_MAX) {
-            context.more = true;
-            break;
-        }
-        if (replica_volume_at(attached->volume, seq, &dot) != 0 ||
-            replica_volume_read(attached->volume, NULL, &dot, &record) != 0 ||
-            replica_delta_decode(record.data, record.size, &delta) != 0)
-            continue;
-        if (replica_delta_ops(&delta, quorum->table->contents, &ops, &list, &n) == 0)
-            (void)replica_ops_each(list, n, collect_changed, &context);
-    }
-    replica_pack_array(payload, context.n);
-    replica_buffer_append(payload, paths.data, paths.size);
-    replica_pack_bool(payload, context.more);
-    replica_buffer_close(&paths);
-    replica_buffer_close(&record);
-    replica_buffer_close(&ops);
-}
-
-struct covers_context {
-    const struct replica_volume *volume;
-    const struct replica_kv_batch *pending;
-    const struct replica_vector *applied;
-};
-
-static bool covers(void *context, const struct replica_id *commit, const struct replica_dot *dot)
-{
-    const struct covers_context *c = context;
-    struct replica_dot found;
-    if (replica_vector_covers_dot(c->applied, dot))
-        return true;
-    return replica_volume_find(c->volume, c->pending, commit, c->applied, &found) == 0;
-}
-
-static int finish_open(struct gossip_quorum *quorum, struct reload *reload, const struct attached *attached,
-                       struct gossip_update *update)
-{
-    const struct replica_volume_state *state = replica_volume_state(attached->volume);
-    struct replica_view *view;
-    struct replica_buffer payload;
-    int rv;
-    reload->options.snapshot = state->applied_seq;
-    reload->options.vector = state->applied;
-    rv = replica_view_open(quorum->views, &reload->options, &update->log, &view);
-    if (rv != 0) {
-        fail(quorum, reload, rv,
-             rv == REPLICA_E_NOSPACE ? "too many views are open on this node" : replica_error_text(rv),
-             update);
-        return rv == REPLICA_E_NOMEM ? rv : 0;
-    }
-    replica_buffer_init(&payload);
-    replica_pack_array(&payload, 2);
-    replica_pack_id(&payload, &reload->options.id);
-    replica_pack_uint(&payload, state->applied_seq);
-    gossip_update_answer(update, reload->token, 0, &payload, true);
-    replica_buffer_close(&payload);
-    remove_reload(quorum, reload);
-    return 0;
-}
-
-static int finish_reload(struct gossip_quorum *quorum, struct reload *reload, const struct attached *attached,
-                         struct gossip_update *update)
-{
-    const struct replica_volume_state *state = replica_volume_state(attached->volume);
-    struct replica_view *view = replica_view_find(quorum->views, &reload->view);
-    struct covers_context context = {
-        .volume = attached->volume, .pending = &update->log, .applied = &state->applied};
-    const struct replica_view_info *info;
-    struct replica_buffer payload;
-    int rv;
-    if (view == NULL) {
-        fail(quorum, reload, REPLICA_E_NOTFOUND, "the view was closed", update);
-        return 0;
-    }
-    info = replica_view_info(view);
-    if (!reload->moved) {
-        reload->before = info->options.snapshot;
-        reload->moved = true;
-    }
-    rv = replica_view_reload(view, state->applied_seq, &state->applied, BUILD_OPS_MAX, covers, &context,
-                             &update->log);
-    if (rv == REPLICA_E_AGAIN) {
-        update->again = true;
-        return 0;
-    }
-    if (rv != 0)
-        return rv;
-    replica_buffer_init(&payload);
-    replica_pack_array(&payload, 5);
-    replica_pack_uint(&payload, reload->before);
-    replica_pack_uint(&payload, state->applied_seq);
-    replica_pack_cstr(&payload, reload->mode == GOSSIP_RELOAD_LOCAL      ? "local"
-                                : reload->mode == GOSSIP_RELOAD_AT_LEAST ? "at-least"
-                                                                         : "quorum");
-    pack_changed(quorum, attached, &info->options, reload->before, &payload);
-    gossip_update_answer(update, reload->token, 0, &payload, true);
-    replica_buffer_close(&payload);
-    remove_reload(quorum, reload);
-    return 0;
-}
-
 /* Waiting until what the reload must show is applied here. */
 static int try_finish(struct gossip_quorum *quorum, struct reload *reload, struct gossip_time time,
                       struct gossip_update *update)
@@ -254,8 +89,8 @@ static int try_finish(struct gossip_quorum *quorum, struct reload *reload, struc
     }
     if (!replica_vector_covers(&state->applied, &reload->join))
         return 0;
-    return reload->open ? finish_open(quorum, reload, attached, update)
-                        : finish_reload(quorum, reload, attached, update);
+    return reload->open ? reading_open(quorum, reload, attached, update)
+                        : reading_reload(quorum, reload, attached, update);
 }
 
 static int start_applying(struct gossip_quorum *quorum, struct reload *reload,
@@ -387,7 +222,7 @@ static void refuse(struct gossip_quorum *quorum, struct reload *reload, const st
         return;
     snprintf(reason, sizeof reason, "this node's credential may not read the volume \"%s\", its voters say",
              volume->name);
-    fail(quorum, reload, REPLICA_E_DENIED, reason, update);
+    reading_fail(quorum, reload, REPLICA_E_DENIED, reason, update);
 }
 
 int quorum_reader_refused(struct gossip_quorum *quorum, const struct gossip_quorum_event *event,
@@ -465,7 +300,7 @@ static int request(struct gossip_quorum *quorum, const struct gossip_quorum_even
     quorum->reloads[quorum->reloads_n++] = reload;
     rv = attached_open(quorum->table, &reload->volume, &update->log, &attached);
     if (rv != 0) {
-        fail(quorum, reload, rv, replica_error_text(rv), update);
+        reading_fail(quorum, reload, rv, replica_error_text(rv), update);
         return rv == REPLICA_E_NOSPACE ? 0 : rv;
     }
     if (reload->mode == GOSSIP_RELOAD_LOCAL) {
@@ -474,7 +309,7 @@ static int request(struct gossip_quorum *quorum, const struct gossip_quorum_even
     }
     if (reload->mode == GOSSIP_RELOAD_AT_LEAST) {
         if (!replica_id_equal(&event->at_least->volume, &reload->volume)) {
-            fail(quorum, reload, REPLICA_E_INVALID, "the token belongs to another volume", update);
+            reading_fail(quorum, reload, REPLICA_E_INVALID, "the token belongs to another volume", update);
             return 0;
         }
         (void)replica_vector_set(&reload->join, &event->at_least->dot.actor, event->at_least->dot.seq);
@@ -501,11 +336,12 @@ static bool is_unheard_of(const struct gossip_quorum *quorum, const struct reloa
 static void expire(struct gossip_quorum *quorum, struct reload *reload, struct gossip_update *update)
 {
     if (is_unheard_of(quorum, reload))
-        fail(quorum, reload, REPLICA_E_NOTFOUND,
-             "no voter that answers holds the commit that the token names; the old snapshot stays", update);
+        reading_fail(quorum, reload, REPLICA_E_NOTFOUND,
+                     "no voter that answers holds the commit that the token names; the old snapshot stays",
+                     update);
     else
-        fail(quorum, reload, REPLICA_E_UNAVAILABLE,
-             "no majority of the volume's voters answered in time; the old snapshot stays", update);
+        reading_fail(quorum, reload, REPLICA_E_UNAVAILABLE,
+                     "no majority of the volume's voters answered in time; the old snapshot stays", update);
 }
 
 static int check_time(struct gossip_quorum *quorum, struct reload *reload, struct gossip_time time,
@@ -535,7 +371,7 @@ int quorum_reader_event(struct gossip_quorum *quorum, const struct gossip_quorum
     for (size_t i = quorum->reloads_n; i > 0 && rv == 0; i--) {
         struct reload *reload = quorum->reloads[i - 1];
         if (event->kind == GOSSIP_QUORUM_EVENT_CANCEL && reload->token == event->token)
-            remove_reload(quorum, reload);
+            reading_remove(quorum, reload);
         else if (event->kind == GOSSIP_QUORUM_EVENT_TIMER)
             rv = check_time(quorum, reload, event->time, update);
         else if (event->kind == GOSSIP_QUORUM_EVENT_APPLIED &&

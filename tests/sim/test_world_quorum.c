@@ -3,7 +3,6 @@
 
 #include "quorum/quorum.h" /* message types, for filters */
 #include "replica/error.h"
-#include "trials.h"
 
 #include <stdio.h>
 
@@ -23,7 +22,7 @@ static void default_three(struct test_three *three, uint64_t seed, size_t nodes)
 static void without_a_majority_nothing_happens(void **state)
 {
     (void)state;
-    for (uint64_t seed = 1; seed <= trials(10); seed++) {
+    for (uint64_t seed = 1; seed <= 10; seed++) {
         struct test_three three;
         struct world *world;
         uint64_t before;
@@ -53,7 +52,7 @@ static void without_a_majority_nothing_happens(void **state)
 static void thawed_drafts_are_published(void **state)
 {
     (void)state;
-    for (uint64_t seed = 1; seed <= trials(5); seed++) {
+    for (uint64_t seed = 1; seed <= 5; seed++) {
         struct test_three three;
         struct world_call *call;
         struct world *world;
@@ -123,7 +122,7 @@ static void coordinator_dies_at_any_point(void **state)
 {
     (void)state;
     for (size_t victim = 0; victim < 3; victim++)
-        for (uint64_t seed = 1; seed <= trials(5); seed++) {
+        for (uint64_t seed = 1; seed <= 5; seed++) {
             uint64_t writes = kill_a_voter(victim, 0, seed);
             for (uint64_t k = 1; k <= writes; k++)
                 (void)kill_a_voter(victim, k, seed);
@@ -151,7 +150,7 @@ static int hold_first_mint(void *context, size_t from, size_t to, enum gossip_ro
 static void late_request_is_no_second_commit(void **state)
 {
     (void)state;
-    for (uint64_t seed = 1; seed <= trials(10); seed++) {
+    for (uint64_t seed = 1; seed <= 10; seed++) {
         struct test_three three;
         struct replica_buffer bytes;
         struct late late = {.held = 0};
@@ -207,7 +206,7 @@ static void wrong_clock(int64_t offset_ms, uint64_t seed)
 static void clocks_an_hour_off(void **state)
 {
     (void)state;
-    for (uint64_t seed = 1; seed <= trials(5); seed++) {
+    for (uint64_t seed = 1; seed <= 5; seed++) {
         wrong_clock(-HOUR_MS, seed);
         wrong_clock(HOUR_MS, seed);
     }
@@ -287,7 +286,7 @@ static void reload_drives_what_it_shows(void **state)
     size_t shown = 0;
     (void)state;
     test_fill(large, sizeof large, 5);
-    for (uint64_t seed = 1; seed <= trials(40); seed++) {
+    for (uint64_t seed = 1; seed <= 40; seed++) {
         size_t reader = seed % 4 == 0 ? 3 : 1;
         struct replica_version version;
         struct test_three three;

@@ -133,8 +133,10 @@ static int seal_whole(struct files *files, struct files_item *item)
     close(fd);
     if (rv == 0) {
         files_facts(&status, &facts);
+        pthread_mutex_lock(&files->lock); /* readers look at the item meanwhile */
         item->pack = facts.pack;
         item->offset = facts.offset;
+        pthread_mutex_unlock(&files->lock);
     }
     if (rv == 0 && linkat(files->partial, from, files->whole, to, 0) != 0) {
         rv = errno == EEXIST ? 0 : files_errno(); /* of one that was removed, and not let go yet */

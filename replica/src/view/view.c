@@ -355,7 +355,7 @@ int replica_view_reload(struct replica_view *view, uint64_t snapshot, const stru
     }
     view->info.options.snapshot = snapshot;
     view->info.options.vector = *vector;
-    view->parent_known = false;
+    view_know_nothing(view);
     if (view->sweeping)
         rv = view_forget_records(view, 0, view->floor, max, log, &left);
     view->sweeping = left;

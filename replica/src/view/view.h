@@ -21,6 +21,13 @@ struct view_commit {
 
 #define VIEW_OWN_MAX 256 /* own commits that no snapshot covers yet; then commit waits for a reload */
 
+/* A whole path of which something was found out. */
+struct view_known {
+    char text[REPLICA_PATH_MAX + 1];
+    size_t size;
+    bool any;
+};
+
 struct replica_view {
     struct replica_views *views;
     struct replica_view_info info;
@@ -38,10 +45,8 @@ struct replica_view {
     struct view_move
         *move; /* the directory that is being moved into it; NULL: what is in it is to be forgotten */
     struct view_scan *scan; /* of a directory that is looked through in pieces; NULL: none */
-    char parent[REPLICA_PATH_MAX +
-                1]; /* whole: it and all above it are directories, with entries of their own */
-    size_t parent_size;
-    bool parent_known;
+    struct view_known parent; /* it and all above it are directories, with entries of their own */
+    struct view_known listed; /* it and all above it are shown as directories */
     bool closing;
 };
 
@@ -121,8 +126,12 @@ int view_is_empty(struct replica_view *view, struct replica_path dir, bool *ret_
 /* What is shown at a whole path whose parents are known to be shown as directories. */
 int view_lookup_child(struct replica_view *view, struct replica_path full,
                       struct replica_version *ret_version);
-/* How many bytes of full, up to a component's end, are of directories that are known to be shown. */
-size_t view_known_prefix(const struct replica_view *view, struct replica_path full);
+/* How many bytes of full, up to a component's end, are of what is known. */
+size_t view_known_prefix(const struct view_known *known, struct replica_path full);
+void view_know(struct view_known *known, struct replica_path path);
+/* What is shown may have changed anywhere; or: that directory is not one any more. */
+void view_know_nothing(struct replica_view *view);
+void view_forget_directory(struct replica_view *view, struct replica_path full);
 /* What a write to a path asks for. view_write.c */
 int view_check_writable(const struct replica_view *view);
 int view_check_parent(struct replica_view *view, struct replica_path full, struct replica_kv_batch *log);
@@ -131,8 +140,6 @@ int view_end_object(struct replica_view *view, const struct replica_version *sho
                     struct replica_kv_batch *log);
 int view_remove_name(struct replica_view *view, struct replica_path full, const struct replica_version *shown,
                      struct replica_kv_batch *log);
-/* The directory is not one any more. */
-void view_forget_parent(struct replica_view *view, struct replica_path full);
 int view_overlay_put(struct replica_view *view, const struct replica_target_name *name, bool tombstone,
                      const struct replica_entry *entry, struct replica_kv_batch *log);
 void view_index(const struct replica_view *view, const struct map_key *overlay_key, uint64_t generation,

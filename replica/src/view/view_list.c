@@ -351,6 +351,7 @@ int replica_view_list(struct replica_view *view, struct replica_path dir, struct
         rv = view_full_path(view, dir, text, &full);
     if (rv != 0)
         return rv;
+    view_know(&view->listed, full);
     do
         rv = view_list_page(view, full, &place, max - counted.n, VIEW_LOOKS_MAX, reads, ret_more, count_shown,
                             &counted);

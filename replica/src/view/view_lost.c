@@ -66,7 +66,7 @@ int replica_view_forget_lost(struct replica_view *view, struct replica_contents 
     if (rv != 0)
         return rv;
     *ret_n = 0;
-    view->parent_known = false;
+    view_know_nothing(view);
     view_record_init(&record);
     map_key_start(&prefix, 'x', &view->info.options.id);
     for (replica_kv_cursor_seek(cursor, prefix.bytes, prefix.size);

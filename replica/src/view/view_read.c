@@ -165,18 +165,47 @@ int view_lookup_child(struct replica_view *view, struct replica_path full,
     return show_object(view, &object, ret_version);
 }
 
-size_t view_known_prefix(const struct replica_view *view, struct replica_path full)
+size_t view_known_prefix(const struct view_known *known, struct replica_path full)
 {
-    size_t n = 0, known = 0;
-    if (!view->parent_known)
+    size_t n = 0, prefix = 0;
+    if (!known->any)
         return 0;
-    while (n < view->parent_size && n < full.size && view->parent[n] == full.text[n])
+    while (n < known->size && n < full.size && known->text[n] == full.text[n])
         if (full.text[n++] == '/')
-            known = n - 1;
-    if ((n == view->parent_size && (n == full.size || full.text[n] == '/')) ||
-        (n == full.size && view->parent[n] == '/'))
-        known = n;
-    return known;
+            prefix = n - 1;
+    if ((n == known->size && (n == full.size || full.text[n] == '/')) ||
+        (n == full.size && known->text[n] == '/'))
+        prefix = n;
+    return prefix;
+}
+
+void view_know(struct view_known *known, struct replica_path path)
+{
+    if (path.size > 0)
+        memmove(known->text, path.text, path.size);
+    known->size = path.size;
+    known->any = true;
+}
+
+void view_know_nothing(struct replica_view *view)
+{
+    view->parent.any = view->listed.any = false;
+}
+
+static void forget_below(struct view_known *known, struct replica_path full)
+{
+    struct replica_path path = {known->text, known->size}, parent, name;
+    if (!known->any || (!replica_path_is_below(path, full) &&
+                        (path.size != full.size || memcmp(path.text, full.text, full.size) != 0)))
+        return;
+    replica_path_split(full, &parent, &name);
+    known->size = parent.size;
+}
+
+void view_forget_directory(struct replica_view *view, struct replica_path full)
+{
+    forget_below(&view->parent, full);
+    forget_below(&view->listed, full);
 }
 
 /* A path is only shown below directories: an overlay that removed or replaced a parent hides what the
@@ -184,8 +213,10 @@ size_t view_known_prefix(const struct replica_view *view, struct replica_path fu
 static int parents_shown(struct replica_view *view, struct replica_path full, size_t from)
 {
     struct replica_version version;
-    size_t known = view_known_prefix(view, full);
+    size_t known = view_known_prefix(&view->parent, full), listed = view_known_prefix(&view->listed, full);
     int rv = 0;
+    if (known < listed)
+        known = listed;
     if (!view_has_overlay(view))
         return 0; /* the snapshot checks its own */
     replica_version_init(&version);

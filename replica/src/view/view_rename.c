@@ -91,7 +91,7 @@ static int show_stage(struct replica_view *view, struct replica_kv_batch *log)
         view->info.generation = view->generation = view->stage;
     view->stage = 0;
     view->info.dirty += move->records;
-    view->parent_known = false;
+    view_know_nothing(view);
     free(view->scan);
     view->scan = NULL;
     end_move(view);

@@ -59,33 +59,20 @@ static int check_sub(struct replica_view *view, struct replica_kv_batch *log)
  * remembered, so that a tree costs a look for each directory, not for all above each. */
 int view_check_parent(struct replica_view *view, struct replica_path full, struct replica_kv_batch *log)
 {
-    size_t known = view_known_prefix(view, full), sub = view->info.options.sub.size;
+    size_t known = view_known_prefix(&view->parent, full), sub = view->info.options.sub.size;
     struct replica_path parent, name;
     int rv;
     replica_path_split(full, &parent, &name);
-    if (view->parent_known && known >= parent.size)
+    if (view->parent.any && known >= parent.size)
         return 0;
-    rv = view->parent_known ? 0 : check_sub(view, log);
+    rv = view->parent.any ? 0 : check_sub(view, log);
     for (size_t i = (known > sub ? known : sub) + 1; i <= parent.size && rv == 0; i++)
         if (i == parent.size || parent.text[i] == '/')
             rv = check_directory(view, (struct replica_path){parent.text, i}, log);
     if (rv != 0)
         return rv;
-    if (parent.size > 0)
-        memcpy(view->parent, parent.text, parent.size);
-    view->parent_size = parent.size;
-    view->parent_known = true;
+    view_know(&view->parent, parent);
     return 0;
-}
-
-void view_forget_parent(struct replica_view *view, struct replica_path full)
-{
-    struct replica_path known = {view->parent, view->parent_size}, parent, name;
-    if (!view->parent_known || (!replica_path_is_below(known, full) &&
-                                (known.size != full.size || memcmp(known.text, full.text, full.size) != 0)))
-        return;
-    replica_path_split(full, &parent, &name);
-    view->parent_size = parent.size;
 }
 
 int view_refuse_alias(struct replica_view *view, struct replica_path full)
@@ -194,7 +181,7 @@ int replica_view_make_parents(struct replica_view *view, struct replica_path pat
         rv = view_full_path(view, path, text, &full);
     if (rv != 0)
         return rv;
-    known = view_known_prefix(view, full);
+    known = view_known_prefix(&view->parent, full);
     replica_version_init(&version);
     for (size_t i = (known > sub ? known : sub) + 1; i < full.size && rv == 0; i++) {
         struct replica_path above = {full.text, i};
@@ -263,7 +250,7 @@ int replica_view_remove(struct replica_view *view, struct replica_path path, str
     if (rv == 0)
         rv = view_end_object(view, &version, log);
     if (rv == 0 && directory)
-        view_forget_parent(view, full);
+        view_forget_directory(view, full);
     replica_version_close(&version);
     return rv;
 }

@@ -929,6 +929,49 @@ static void records_of_lost_bytes_are_forgotten(void **state)
     assert_true(replica_view_info(view)->dirty == 0);
 }
 
+/* The same while a commit is in flight: what is frozen without a stamp certainly was not minted, and is dirty again once it is thawed, less
+ * what was lost; what has a stamp is the voters' to keep. */
+static void frozen_records_are_forgotten_too(void **state)
+{
+    struct fixture *fixture = *state;
+    struct replica_entry gone = support_content_file(3, 5000),
+                         draft = {.kind = REPLICA_KIND_FILE,
+                                  .mode = 0644,
+                                  .blob = {.kind = REPLICA_BLOB_DRAFT, .draft = 17}};
+    for (int stamped = 0; stamped < 2; stamped++) {
+        struct replica_view *view = open_view(fixture, (uint64_t)(1 + stamped), "", 0);
+        struct replica_stamp stamp;
+        size_t n;
+        assert_int_equal(put(fixture, view, "small", "x"), 0);
+        assert_int_equal(done(fixture, replica_view_put(view, support_path("gone"), &gone, &fixture->log)),
+                         0);
+        if (!stamped)
+            assert_int_equal(
+                done(fixture, replica_view_put(view, support_path("draft"), &draft, &fixture->log)), 0);
+        assert_int_equal(freeze(fixture, view), 0);
+        stamp = (struct replica_stamp){77, replica_view_info(view)->commit_id};
+        if (stamped)
+            assert_int_equal(done(fixture, replica_view_stamp(view, &stamp, &fixture->log)), 0);
+        assert_int_equal(put(fixture, view, "later", "y"), 0);
+        view = restart(fixture, view);
+        assert_int_equal(done(fixture, replica_view_forget_lost(view, fixture->contents, &fixture->log, &n)),
+                         0);
+        assert_int_equal(n, stamped ? 0 : 1);
+        assert_int_equal(done(fixture, replica_view_forget_draft(view, 17, &fixture->log, &n)), 0);
+        assert_int_equal(n, stamped ? 0 : 1);
+        assert_int_equal(replica_view_info(view)->dirty, 1);
+        if (stamped) {
+            assert_string_equal(list(view, ""), "gone later small ");
+            continue;
+        }
+        assert_int_equal(done(fixture, replica_view_thaw(view, &fixture->log)), 0);
+        assert_int_equal(replica_view_info(view)->dirty, 2);
+        assert_string_equal(list(view, ""), "later small ");
+        view = restart(fixture, view);
+        assert_int_equal(replica_view_info(view)->dirty, 2); /* counted anew */
+    }
+}
+
 static void the_journal_lives_as_long_as_the_commit(void **state)
 {
     struct fixture *fixture = *state;
@@ -1389,6 +1432,7 @@ int main(void)
         TEST(drafts_become_contents),
         TEST(a_lost_draft_does_not_block_its_view),
         TEST(records_of_lost_bytes_are_forgotten),
+        TEST(frozen_records_are_forgotten_too),
         TEST(the_journal_lives_as_long_as_the_commit),
         TEST(closing_forgets_all),
         TEST(the_table_of_views),

@@ -44,7 +44,7 @@ struct replica_view {
     uint64_t stage; /* not 0: a generation that is not seen, at or below `generation` or one above it */
     struct view_move
         *move; /* the directory that is being moved into it; NULL: what is in it is to be forgotten */
-    struct view_scan *scan; /* of a directory that is looked through in pieces; NULL: none */
+    struct view_scan *scan;   /* of a directory that is looked through in pieces; NULL: none */
     struct view_known parent; /* it and all above it are directories, with entries of their own */
     struct view_known listed; /* it and all above it are shown as directories */
     bool closing;

@@ -8,12 +8,33 @@
 
 #include <string.h>
 
-/* Only what was never committed: later the bytes are the voters' to keep, and may rightly be absent here. */
+static bool is_frozen(const struct replica_view *view, uint64_t generation)
+{
+    return view->info.commit != REPLICA_COMMIT_NONE && generation >= view->frozen.low &&
+           generation <= view->frozen.high;
+}
+
+/* A record that goes is not dirty any more, or would not be again if the commit in flight were thawed. */
+static bool uncount(struct replica_view *view, uint64_t generation)
+{
+    uint64_t *dirty = is_frozen(view, generation) ? &view->frozen_dirty : &view->info.dirty;
+    if (generation == view->stage && view->move != NULL)
+        view->move->stale = true; /* it counts what it staged */
+    if (generation == view->stage || (dirty == &view->info.dirty && generation < view->dirty_low) ||
+        *dirty == 0)
+        return false;
+    --*dirty;
+    return true;
+}
+
+/* Only what was certainly never minted: later the bytes are the voters' to keep, and may rightly be absent here. */
 static bool is_lost(const struct replica_view *view, uint64_t generation, const struct view_record *record,
                     struct replica_contents *contents)
 {
     const struct replica_blob *blob = &record->entry.blob;
-    if (generation < view->dirty_low || generation <= view->floor || record->tombstone ||
+    bool uncommitted = generation >= view->dirty_low ||
+                       (view->info.commit == REPLICA_COMMIT_FROZEN && is_frozen(view, generation));
+    if (!uncommitted || generation <= view->floor || record->tombstone ||
         record->entry.kind != REPLICA_KIND_FILE || blob->kind != REPLICA_BLOB_CONTENT ||
         blob->content.length == 0)
         return false;
@@ -91,8 +112,7 @@ int replica_view_forget_lost(struct replica_view *view, struct replica_contents 
         map_key_append(&overlay, key, n - 9);
         view_index(view, &overlay, generation, &record.entry, false, log);
         replica_kv_batch_delete(log, key, n);
-        view->info.dirty--;
-        (*ret_n)++;
+        *ret_n += uncount(view, generation);
     }
     view_record_close(&record);
     closed = replica_kv_cursor_close(&cursor);
@@ -130,10 +150,7 @@ int replica_view_forget_draft(struct replica_view *view, uint64_t draft, struct 
         map_key_append(&overlay, tail, sizeof tail);
         replica_kv_batch_delete(log, overlay.bytes, overlay.size);
         replica_kv_batch_delete(log, key, n);
-        if (generation >= view->dirty_low && view->info.dirty > 0) {
-            view->info.dirty--;
-            (*ret_n)++;
-        }
+        *ret_n += uncount(view, generation);
     }
     return replica_kv_cursor_close(&cursor);
 }

@@ -7,8 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define ITEMS_FIRST                                                                                          \
-    16 /* capacity of a list at its first use; it doubles from there and is kept between steps */
+/* Capacity of a list at its first use; it doubles from there and is kept between steps. */
+#define ITEMS_FIRST 16
 
 void gossip_update_init(struct gossip_update *update)
 {

@@ -48,7 +48,8 @@ static int replace(char **text, const char *value)
     return 0;
 }
 
-int node_parse_size(const char *text, uint64_t *ret_bytes)
+/* "10G", "512MiB", "1000" → bytes (K, M, G, T, P are powers of 1024). Errors: INVALID. */
+static int parse_size(const char *text, uint64_t *ret_bytes)
 {
     static const char UNITS[] = "KMGTP";
     const char *unit;
@@ -76,11 +77,6 @@ int node_parse_size(const char *text, uint64_t *ret_bytes)
         return REPLICA_E_INVALID;
     *ret_bytes = (uint64_t)value << shift;
     return 0;
-}
-
-void node_default_socket(char *ret_path, size_t n)
-{
-    socket_path_default(ret_path, n);
 }
 
 static int default_data(char **ret_data)
@@ -243,7 +239,7 @@ static int set_join(struct node_config *config, const char *name, const char *va
 
 static int set_bytes(uint64_t *field, const char *name, const char *value, char **ret_message)
 {
-    if (node_parse_size(value, field) != 0)
+    if (parse_size(value, field) != 0)
         return complain(ret_message,
                         "%s: \"%s\" is not a size; write a whole number, with K, M, G or T for powers of "
                         "1024 (10G, 512MiB)",

@@ -54,10 +54,4 @@ bool node_config_is_switch(const char *name);
 /* free_space, or if it was not given 1 GiB or 5 % of the disk that data lies (or will lie) on, the smaller. */
 uint64_t node_config_free_space(const struct node_config *config);
 
-/* The default API socket of this user: /run/remora/remora.sock as root, else $XDG_RUNTIME_DIR/remora/remora.sock or /tmp/remora-UID/…. */
-void node_default_socket(char *ret_path, size_t n);
-
-/* "10G", "512MiB", "1000" → bytes (K, M, G, T are powers of 1024). Errors: INVALID. */
-int node_parse_size(const char *text, uint64_t *ret_bytes);
-
 #endif

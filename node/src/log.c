@@ -8,9 +8,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#define LINE_MAX_SIZE                                                                                        \
-    4096 /* PIPE_BUF: one write, so that lines of several threads or processes do not mix  \
-                            */
+/* PIPE_BUF: one write, so that lines of several threads or processes do not mix. */
+#define LINE_MAX_SIZE 4096
 #define TEXT_MAX_SIZE 1024
 
 static int log_level = NODE_LOG_INFO;

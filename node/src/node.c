@@ -13,8 +13,8 @@
 #include <unistd.h>
 
 #define WORKERS 4 /* long jobs: most wait for the disk or for a name server */
-#define MOVERS_MIN                                                                                           \
-    2 /* hashing a piece that comes in takes a core at 1.9 GB/s, so as many as there are cores … */
+/* Hashing a piece that comes in takes a core at 1.9 GB/s, so as many as there are cores … */
+#define MOVERS_MIN  2
 #define MOVERS_MAX  8    /* … up to what any disk takes */
 #define CATCH_UP_MS 5000 /* of the start, without an answer to anybody */
 #define PORT_PAIRS  64 /* tried from the default on; a machine with more nodes than that names their ports */
@@ -436,11 +436,6 @@ const struct gossip_peer *node_get_peer(struct node *node)
 const struct node_config *node_get_config(struct node *node)
 {
     return node->config;
-}
-
-const struct replica_id *node_get_store(struct node *node)
-{
-    return &node->store->id;
 }
 
 void node_get_transport_stats(struct node *node, struct node_transport_stats *ret_stats)

@@ -17,10 +17,9 @@
 #include <unistd.h>
 
 #define DATA_HEADER_SIZE (REPLICA_CONTENT_ID_SIZE + 1 + 4)
-#define ARRIVING_BYTES_MAX                                                                                   \
-    ((size_t)96                                                                                              \
-     << 20) /* half as much again as the credit that the swarm grants; who sends more is not answered */
-#define UPLOADS_MAX 64 /* pieces read ahead for peers: six times the swarm's slots */
+/* Half as much again as the credit that the swarm grants; who sends more is not answered. */
+#define ARRIVING_BYTES_MAX ((size_t)96 << 20)
+#define UPLOADS_MAX        64 /* pieces read ahead for peers: six times the swarm's slots */
 _Static_assert(DATA_HEADER_SIZE + REPLICA_CHUNK_SIZE <= NODE_DATA_MESSAGE_MAX,
                "a chunk and its header fit in one message");
 

@@ -12,10 +12,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define WAITING_BYTES_MAX                                                                                    \
-    ((size_t)64                                                                                              \
-     << 20) /* of sends that wait for a sync: a stalled disk must not eat the memory. Peers ask again */
-#define QUIET_MS 5 /* until batches that wrote nothing are told durable: many share one step */
+/* Of sends that wait for a sync: a stalled disk must not eat the memory. Peers ask again. */
+#define WAITING_BYTES_MAX ((size_t)64 << 20)
+#define QUIET_MS          5 /* until batches that wrote nothing are told durable: many share one step */
 
 static void on_again(void *context)
 {

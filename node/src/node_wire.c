@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define INBOX_BYTES_MAX                                                                                      \
-    ((size_t)64 << 20)       /* of messages that wait for a step; more is dropped, and peers ask again */
+/* Of messages that wait for a step; more is dropped, and peers ask again. */
+#define INBOX_BYTES_MAX   ((size_t)64 << 20)
 #define MESSAGES_PER_TURN 64 /* steps before requests and timers get their turn */
 #define FRAME_HEADER_SIZE 2
 

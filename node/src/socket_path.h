@@ -1,4 +1,5 @@
-/* The default API socket of this user. In a header of its own because the node and the client library, which share nothing else,
+/* The default API socket of this user: /run/remora/remora.sock as root, else $XDG_RUNTIME_DIR/remora/remora.sock or
+ * /tmp/remora-UID/remora.sock. In a header of its own because the node and the client library, which share nothing else,
  * must agree on it. */
 #ifndef NODE_SOCKET_PATH_H
 #define NODE_SOCKET_PATH_H

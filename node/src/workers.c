@@ -89,15 +89,6 @@ void node_workers_submit(struct node_workers *workers, struct node_job *job)
     pthread_mutex_unlock(&workers->mutex);
 }
 
-size_t node_workers_queued(struct node_workers *workers)
-{
-    size_t queued;
-    pthread_mutex_lock(&workers->mutex);
-    queued = workers->queued;
-    pthread_mutex_unlock(&workers->mutex);
-    return queued;
-}
-
 void node_workers_destroy(struct node_workers **workers)
 {
     if (*workers == NULL)

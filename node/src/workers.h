@@ -17,7 +17,6 @@ struct node_workers;
 int node_workers_new(struct node_loop *loop, unsigned threads, struct node_workers **ret_workers);
 /* Jobs run in order of submission as threads become free. The job is borrowed until done. */
 void node_workers_submit(struct node_workers *workers, struct node_job *job);
-size_t node_workers_queued(struct node_workers *workers);
 /* Waits until every submitted job has run. Their done callbacks are posted to the loop as ever. */
 void node_workers_destroy(struct node_workers **workers);
 

@@ -187,7 +187,7 @@ uint64_t world_call_token(const struct world_call *call)
 
 /* Views */
 
-struct world_call *world_open_start(struct world *world, size_t node, const struct replica_id *volume)
+static struct world_call *start_open(struct world *world, size_t node, const struct replica_id *volume)
 {
     struct world_call *call = add_call(world, CALL_OPEN, node);
     struct gossip_peer_request request = {.kind = GOSSIP_PEER_VIEW_OPEN,
@@ -201,7 +201,7 @@ struct world_call *world_open_start(struct world *world, size_t node, const stru
 int world_open_view(struct world *world, size_t node, const struct replica_id *volume,
                     struct replica_id *ret_view)
 {
-    struct world_call *call = world_open_start(world, node, volume);
+    struct world_call *call = start_open(world, node, volume);
     struct replica_pack_reader reader;
     size_t n;
     int rv = world_call_wait(world, call);

@@ -14,9 +14,8 @@
 #include "replica/kv_memory.h"
 
 #define WALL_START_MS 1700000000000u /* some day in 2023 */
-#define STEPS_AT_ONCE                                                                                        \
-    200000 /* of one node within one virtual millisecond; more is a loop without progress                    \
-            */
+/* Of one node within one virtual millisecond; more is a loop without progress. */
+#define STEPS_AT_ONCE   200000
 #define VOLUMES_WATCHED 8
 #define FAILURE_MAX     512
 

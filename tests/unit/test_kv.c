@@ -313,6 +313,25 @@ static void scans_are_bytewise(void **state)
     assert_null(cursor);
 }
 
+static void a_prefix_is_found_by_one_seek(void **state)
+{
+    struct fixture *fixture = *state;
+    bool has = true;
+    assert_int_equal(replica_kv_has_prefix(fixture->kv, "a", 1, &has), 0);
+    assert_false(has); /* of nothing */
+    put(fixture, "ab", "1");
+    put(fixture, "b", "2");
+    apply(fixture);
+    assert_int_equal(replica_kv_has_prefix(fixture->kv, "a", 1, &has), 0);
+    assert_true(has);
+    assert_int_equal(replica_kv_has_prefix(fixture->kv, "ab", 2, &has), 0);
+    assert_true(has); /* a whole key */
+    assert_int_equal(replica_kv_has_prefix(fixture->kv, "abc", 3, &has), 0);
+    assert_false(has); /* the next key is another's */
+    assert_int_equal(replica_kv_has_prefix(fixture->kv, "c", 1, &has), 0);
+    assert_false(has); /* behind the last */
+}
+
 static void cursors_see_the_map_as_it_was(void **state)
 {
     struct fixture *fixture = *state;
@@ -657,6 +676,7 @@ static void syncs_run_beside_writes(void **state)
         cmocka_unit_test_setup_teardown(keys_and_values_are_bytes, setup, teardown),                         \
         cmocka_unit_test_setup_teardown(a_batch_over_a_limit_writes_nothing, setup, teardown),               \
         cmocka_unit_test_setup_teardown(scans_are_bytewise, setup, teardown),                                \
+        cmocka_unit_test_setup_teardown(a_prefix_is_found_by_one_seek, setup, teardown),                     \
         cmocka_unit_test_setup_teardown(cursors_see_the_map_as_it_was, setup, teardown),                     \
         cmocka_unit_test_setup_teardown(reads_look_through_a_pending_batch, setup, teardown),                \
         cmocka_unit_test_setup_teardown(batches_can_be_walked, setup, teardown),                             \

@@ -11,9 +11,9 @@
 
 #define GOSSIP_ZONE_MAX 63
 #define GOSSIP_NAME_MAX 63
-#define GOSSIP_MEMBERS_MAX                                                                                   \
-    16384                  /* design goal 10,000 nodes, with room; further members are refused and logged */
-#define GOSSIP_JOIN_MAX 64 /* addresses in --join */
+/* Design goal 10,000 nodes, with room; further members are refused and logged. */
+#define GOSSIP_MEMBERS_MAX 16384
+#define GOSSIP_JOIN_MAX    64 /* addresses in --join */
 
 enum gossip_member_state {
     GOSSIP_MEMBER_ALIVE,

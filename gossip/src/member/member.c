@@ -148,7 +148,8 @@ void member_unspread(struct gossip_member *member, struct member_entry *entry)
     entry->left = 0;
 }
 
-void member_spread(struct gossip_member *member, struct member_entry *entry)
+/* Its record is to be told to others. */
+static void spread(struct gossip_member *member, struct member_entry *entry)
 {
     uint32_t rounds = 1;
     if (entry == member->self)
@@ -219,7 +220,7 @@ static void account(struct gossip_member *member, struct member_entry *entry,
         gossip_update_note(update, GOSSIP_NOTE_MEMBER_DEAD, NULL, &entry->record.store, NULL);
     if (up && (!was_up || reborn))
         gossip_update_note(update, GOSSIP_NOTE_MEMBER_ALIVE, NULL, &entry->record.store, NULL);
-    member_spread(member, entry);
+    spread(member, entry);
     if (was_up && !up)
         ask_for_company(member, now_ms);
 }
@@ -274,7 +275,8 @@ int member_merge(struct gossip_member *member, const struct gossip_member_record
 
 /* Making and unmaking */
 
-int member_set_joins(struct gossip_member *member, const char *const *endpoints, size_t n)
+/* The endpoints to join by; one that stays keeps its state. */
+static int set_joins(struct gossip_member *member, const char *const *endpoints, size_t n)
 {
     struct member_join *joins;
     size_t joins_n = 0;
@@ -323,7 +325,7 @@ int gossip_member_new(const struct gossip_member_options *options, const struct 
     rv = insert(member, self, &member->self);
     if (rv == 0) {
         member->self->record.state = GOSSIP_MEMBER_ALIVE;
-        rv = member_set_joins(member, join, join_n);
+        rv = set_joins(member, join, join_n);
     }
     if (rv != 0) {
         gossip_member_destroy(&member);
@@ -375,7 +377,7 @@ int gossip_member_step(struct gossip_member *member, const struct gossip_member_
         rv = member_receive(member, event, update);
         break;
     case GOSSIP_MEMBER_EVENT_JOIN:
-        rv = member_set_joins(member, event->endpoints, event->endpoints_n);
+        rv = set_joins(member, event->endpoints, event->endpoints_n);
         break;
     case GOSSIP_MEMBER_EVENT_CAPACITY:
         set_capacity(member, event->capacity_free);

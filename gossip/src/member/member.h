@@ -17,8 +17,8 @@
 #define MEMBER_WARNED_MAX  16  /* suspects pinged in one period; when so many are gone it is no lost packet */
 #define MEMBER_RELAYS_MAX  64  /* probes under way for others; a further one replaces the oldest */
 #define MEMBER_NUMBER_MAX  ((uint64_t)1 << 62) /* of generations and incarnations: none ever wraps */
-#define MEMBER_DEAD_KEPT_MS                                                                                  \
-    (24ull * 3600 * 1000)      /* the dead stay known for a day, so that old news does not revive them */
+/* The dead stay known for a day, so that old news does not revive them. */
+#define MEMBER_DEAD_KEPT_MS  (24ull * 3600 * 1000)
 #define MEMBER_PULL_TRIES    5 /* of one page, before the exchange is left to the next time */
 #define MEMBER_SPREAD_FACTOR 3 /* each news rides on 3 · log2(n + 1) messages of each node that hears it */
 
@@ -111,15 +111,10 @@ int member_merge(struct gossip_member *member, const struct gossip_member_record
 /* This node's own finding. */
 void member_set_state(struct gossip_member *member, struct member_entry *entry,
                       enum gossip_member_state state, uint64_t now_ms, struct gossip_update *update);
-/* Its record is to be told to others. */
-void member_spread(struct gossip_member *member, struct member_entry *entry);
 void member_unspread(struct gossip_member *member, struct member_entry *entry);
 /* This node's own record changed, or must supersede (generation, incarnation). */
 void member_raise_self(struct gossip_member *member, uint64_t generation, uint64_t incarnation);
-/* Room for endpoint in the join list; the same one keeps its state. */
-int member_set_joins(struct gossip_member *member, const char *const *endpoints, size_t n);
 
-int member_record_check(const struct gossip_member_record *record);
 /* Errors: MALFORMED, DENIED: then nothing is to change. */
 int member_read(const struct gossip_message *message, struct member_message_read *ret_read);
 int member_each(const struct member_message_read *read,

@@ -18,7 +18,7 @@ static bool is_printable(const char *text)
     return true;
 }
 
-int member_record_check(const struct gossip_member_record *record)
+static int check_record(const struct gossip_member_record *record)
 {
     if (replica_id_is_zero(&record->store) || record->generation > MEMBER_NUMBER_MAX ||
         record->incarnation > MEMBER_NUMBER_MAX)
@@ -85,7 +85,7 @@ static int read_record(struct replica_pack_reader *reader, struct gossip_member_
     record->roles = (uint32_t)roles;
     for (size_t i = RECORD_ITEMS; i < n; i++)
         replica_pack_skip(reader);
-    return reader->failed ? REPLICA_E_MALFORMED : member_record_check(record);
+    return reader->failed ? REPLICA_E_MALFORMED : check_record(record);
 }
 
 static int ignore(void *context, const struct gossip_member_record *record)

@@ -7,8 +7,8 @@
 
 #include <string.h>
 
-#define OFFER_MS                                                                                             \
-    (10ull * 60 * 1000) /* a put that takes longer than this before its commit loses only the head start */
+/* A put that takes longer than this before its commit loses only the head start. */
+#define OFFER_MS (10ull * 60 * 1000)
 
 void quorum_offer_send(struct gossip_quorum *quorum, const struct replica_id *volume,
                        const struct replica_content_id *contents, size_t n, struct gossip_update *update)

@@ -103,10 +103,10 @@ static int dispatch(struct gossip_swarm *swarm, const struct gossip_swarm_event 
         swarm_want(swarm, event, update);
         return 0;
     case GOSSIP_SWARM_EVENT_UNWANT:
-        swarm_unwant(swarm, event, update);
+        swarm_unwant(swarm, event);
         return 0;
     case GOSSIP_SWARM_EVENT_CANCEL:
-        swarm_cancel_token(swarm, event->token, update);
+        swarm_cancel_token(swarm, event->token);
         return 0;
     case GOSSIP_SWARM_EVENT_PIECE:
         swarm_piece(swarm, event, update);

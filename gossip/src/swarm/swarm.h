@@ -50,12 +50,12 @@
 #define SWARM_WAITERS_MAX 65536 /* tokens; local callers, each 80 bytes */
 #define SWARM_QUEUE_MAX   1024  /* pieces queued for one receiver: twice what one of ours asks for */
 #define SWARM_QUEUES_MAX  16384 /* pieces queued in all: 1.5 MB */
-#define SWARM_QUEUES_BYTES_MAX                                                                               \
-    ((uint64_t)256 << 20)      /* more would wait too long; beyond, each receiver has one */
-#define SWARM_CANCELS_MAX 512  /* in one message; each costs a walk along a queue */
-#define SWARM_TOPICS_MAX  1024 /* contents whose receivers are remembered; the longest unused makes room */
-#define SWARM_TOPIC_PEERS 16   /* receivers remembered of one content */
-#define SWARM_OTHERS_MAX  8    /* other holders named in one message */
+/* More would wait too long; beyond, each receiver has one. */
+#define SWARM_QUEUES_BYTES_MAX ((uint64_t)256 << 20)
+#define SWARM_CANCELS_MAX      512 /* in one message; each costs a walk along a queue */
+#define SWARM_TOPICS_MAX       1024 /* contents whose receivers are remembered; the longest unused makes room */
+#define SWARM_TOPIC_PEERS      16   /* receivers remembered of one content */
+#define SWARM_OTHERS_MAX       8    /* other holders named in one message */
 
 enum swarm_message {
     SWARM_CONNECT = 1,
@@ -243,9 +243,8 @@ bool swarm_fetch_whole(const struct swarm_fetch *fetch);     /* somebody wants m
 uint64_t swarm_fetch_bytes(const struct swarm_fetch *fetch); /* present */
 void swarm_want(struct gossip_swarm *swarm, const struct gossip_swarm_event *event,
                 struct gossip_update *update);
-void swarm_unwant(struct gossip_swarm *swarm, const struct gossip_swarm_event *event,
-                  struct gossip_update *update);
-void swarm_cancel_token(struct gossip_swarm *swarm, uint64_t token, struct gossip_update *update);
+void swarm_unwant(struct gossip_swarm *swarm, const struct gossip_swarm_event *event);
+void swarm_cancel_token(struct gossip_swarm *swarm, uint64_t token);
 void swarm_progress_due(struct gossip_swarm *swarm, struct gossip_update *update);
 void swarm_waiter_free(struct gossip_swarm *swarm, struct swarm_waiter *waiter);
 void swarm_fetch_release(struct gossip_swarm *swarm, struct swarm_fetch *fetch); /* all its requests */
@@ -299,9 +298,6 @@ void swarm_fetch_advance(struct gossip_swarm *swarm, struct swarm_fetch *fetch, 
 void swarm_fetch_search(struct gossip_swarm *swarm, struct swarm_fetch *fetch, struct gossip_update *update);
 void swarm_search_due(struct gossip_swarm *swarm, struct gossip_update *update);
 void swarm_dry_due(struct gossip_swarm *swarm, struct gossip_update *update);
-/* Nobody can be asked for anything now: a verdict for those who wait, and a search later. */
-void swarm_fetch_exhausted(struct gossip_swarm *swarm, struct swarm_fetch *fetch,
-                           struct gossip_update *update);
 void swarm_fetch_search_later(struct gossip_swarm *swarm, struct swarm_fetch *fetch);
 void swarm_fetch_dry(struct gossip_swarm *swarm, struct swarm_fetch *fetch);
 void swarm_fetch_awake(struct gossip_swarm *swarm, struct swarm_fetch *fetch); /* no longer searching */

@@ -21,7 +21,7 @@ static void check_large(const struct swarm_fetch *fetch)
 }
 
 /* Returns the bytes asked for. */
-static uint64_t check_fetch(const struct gossip_swarm *swarm, const struct swarm_fetch *fetch)
+static uint64_t check_fetch(const struct swarm_fetch *fetch)
 {
     uint64_t bytes = 0;
     size_t requests = 0, holders = 0;
@@ -48,7 +48,6 @@ static uint64_t check_fetch(const struct gossip_swarm *swarm, const struct swarm
     }
     if (fetch->large != NULL)
         check_large(fetch);
-    (void)swarm;
     return bytes;
 }
 
@@ -77,7 +76,7 @@ void swarm_check_invariants(const struct gossip_swarm *swarm)
     uint64_t bytes = 0;
     for (size_t i = 0; i < swarm->fetches.buckets_n; i++)
         for (const struct swarm_node *node = swarm->fetches.buckets[i]; node != NULL; node = node->next)
-            bytes += check_fetch(swarm, SWARM_ITEM(node, struct swarm_fetch, node));
+            bytes += check_fetch(SWARM_ITEM(node, struct swarm_fetch, node));
     for (size_t i = 0; i < swarm->peers.buckets_n; i++)
         for (const struct swarm_node *node = swarm->peers.buckets[i]; node != NULL; node = node->next)
             check_peer(swarm, SWARM_ITEM(node, struct swarm_peer, node));

@@ -3,8 +3,8 @@
 
 #define REQUEST_MS_MAX    120000 /* longest deadline, whatever was measured */
 #define DEADLINES_OF_LIFE 8 /* deadlines after which a request is lost though its peer sends other pieces */
-#define TAKE_OVER_FACTOR                                                                                     \
-    4 /* times an idle peer's answer time that a request waits at another before it moves */
+/* Times an idle peer's answer time that a request waits at another before it moves. */
+#define TAKE_OVER_FACTOR 4
 
 static uint64_t deadline_ms(const struct gossip_swarm *swarm, const struct swarm_peer *peer)
 {

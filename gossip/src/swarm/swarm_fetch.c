@@ -290,20 +290,17 @@ void swarm_want(struct gossip_swarm *swarm, const struct gossip_swarm_event *eve
     start_wanted(swarm, fetch, event, volume, made, update);
 }
 
-void swarm_unwant(struct gossip_swarm *swarm, const struct gossip_swarm_event *event,
-                  struct gossip_update *update)
+void swarm_unwant(struct gossip_swarm *swarm, const struct gossip_swarm_event *event)
 {
     struct swarm_fetch *fetch = swarm_fetch_find(swarm, &event->content);
-    (void)update;
     if (fetch == NULL || fetch->wants == 0)
         return;
     fetch->wants--;
     swarm_fetch_destroy_unwanted(swarm, fetch);
 }
 
-void swarm_cancel_token(struct gossip_swarm *swarm, uint64_t token, struct gossip_update *update)
+void swarm_cancel_token(struct gossip_swarm *swarm, uint64_t token)
 {
-    (void)update;
     for (struct swarm_link *link = swarm->progress.next; link != &swarm->progress; link = link->next) {
         struct swarm_waiter *waiter = SWARM_ITEM(link, struct swarm_waiter, in_progress);
         struct swarm_fetch *fetch = waiter->fetch;

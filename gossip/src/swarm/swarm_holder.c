@@ -220,6 +220,28 @@ static struct swarm_holder *first_choice(struct gossip_swarm *swarm, const struc
     return chosen;
 }
 
+/* Nobody can be asked for anything now: a verdict for those who wait, and a search later. */
+static void exhausted(struct gossip_swarm *swarm, struct swarm_fetch *fetch, struct gossip_update *update)
+{
+    bool silent = false, hopeful = false;
+    uint32_t patience_ms = 0;
+    for (const struct swarm_holder *holder = fetch->holders; holder != NULL; holder = holder->next) {
+        bool unreached = holder->state == SWARM_SILENT ||
+                         (holder->state != SWARM_LACKS && holder->state != SWARM_BAD && holder->peer->dead);
+        silent = silent || unreached;
+        /* It may yet answer, or get what it lacks itself. */
+        hopeful = hopeful ||
+                  (unreached ? swarm_alive(swarm, &holder->peer->store) : holder->state == SWARM_PARTIAL);
+    }
+    if (hopeful)
+        patience_ms = swarm->options.stalled_ms;
+    else if (silent)
+        patience_ms = swarm->options.request_ms_min; /* membership may be late to know it */
+    if (!swarm_fetch_fail(swarm, fetch, silent ? REPLICA_E_UNAVAILABLE : REPLICA_E_ABSENT, patience_ms,
+                          update))
+        swarm_fetch_search_later(swarm, fetch);
+}
+
 static void start_small(struct gossip_swarm *swarm, struct swarm_fetch *fetch, struct gossip_update *update)
 {
     if (!swarm_link_alone(&fetch->requests))
@@ -230,7 +252,7 @@ static void start_small(struct gossip_swarm *swarm, struct swarm_fetch *fetch, s
         fetch->current = first_choice(swarm, fetch);
     }
     if (fetch->current == NULL)
-        swarm_fetch_exhausted(swarm, fetch, update);
+        exhausted(swarm, fetch, update);
     else
         swarm_holder_ready(swarm, fetch->current);
 }
@@ -287,28 +309,6 @@ void swarm_fetch_advance(struct gossip_swarm *swarm, struct swarm_fetch *fetch, 
     }
     swarm_fetch_ready(swarm, fetch);
     swarm_fetch_dry(swarm, fetch);
-}
-
-void swarm_fetch_exhausted(struct gossip_swarm *swarm, struct swarm_fetch *fetch,
-                           struct gossip_update *update)
-{
-    bool silent = false, hopeful = false;
-    uint32_t patience_ms = 0;
-    for (const struct swarm_holder *holder = fetch->holders; holder != NULL; holder = holder->next) {
-        bool unreached = holder->state == SWARM_SILENT ||
-                         (holder->state != SWARM_LACKS && holder->state != SWARM_BAD && holder->peer->dead);
-        silent = silent || unreached;
-        /* It may yet answer, or get what it lacks itself. */
-        hopeful = hopeful ||
-                  (unreached ? swarm_alive(swarm, &holder->peer->store) : holder->state == SWARM_PARTIAL);
-    }
-    if (hopeful)
-        patience_ms = swarm->options.stalled_ms;
-    else if (silent)
-        patience_ms = swarm->options.request_ms_min; /* membership may be late to know it */
-    if (!swarm_fetch_fail(swarm, fetch, silent ? REPLICA_E_UNAVAILABLE : REPLICA_E_ABSENT, patience_ms,
-                          update))
-        swarm_fetch_search_later(swarm, fetch);
 }
 
 /* Queues in time */
@@ -402,7 +402,7 @@ static void look_again(struct gossip_swarm *swarm, struct swarm_fetch *fetch, st
             return;
         if (++large->dry_rounds > 2) { /* the second look let it ask for everything */
             large->dry_rounds = 0;
-            swarm_fetch_exhausted(swarm, fetch, update);
+            exhausted(swarm, fetch, update);
             return;
         }
     }

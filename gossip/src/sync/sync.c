@@ -545,14 +545,13 @@ static int push_committed(struct gossip_sync *sync, struct attached *attached, s
 
 /* Applying */
 
-static int apply_some(struct gossip_sync *sync, struct attached *attached,
-                      const struct gossip_sync_event *event, struct gossip_update *update)
+static int apply_some(struct attached *attached, const struct gossip_sync_event *event,
+                      struct gossip_update *update)
 {
     uint64_t before = replica_volume_state(attached->volume)->applied_seq;
     struct replica_content_id wanted;
     size_t ordered;
     int rv = replica_volume_order(attached->volume, ORDER_MAX, &update->log, &ordered);
-    (void)sync;
     if (rv != 0)
         return rv;
     if (ordered > 0)
@@ -585,7 +584,7 @@ static int apply_all(struct gossip_sync *sync, const struct gossip_sync_event *e
             update->again = true;
             return 0;
         }
-        rv = apply_some(sync, attached, event, update);
+        rv = apply_some(attached, event, update);
         if (rv != 0)
             return rv;
         if (replica_volume_checkpoint_age(attached->volume) >= CHECKPOINT_DELTAS && sync_map(sync, update)) {

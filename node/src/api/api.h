@@ -7,8 +7,8 @@
 
 #include "node.h"
 
-#define NODE_API_CONNECTIONS_MAX                                                                             \
-    1200 /* a host's containers and their helpers; each costs descriptors and buffers */
+/* All the programs of a host's containers; each costs descriptors and buffers. */
+#define NODE_API_CONNECTIONS_MAX 1200
 
 struct node_api;
 

@@ -151,7 +151,6 @@ int api_get_text(struct api_call *call, const char *key, bool required, const ch
 /* NUL-terminated, of at most size - 1 bytes. */
 int api_get_name(struct api_call *call, const char *key, bool required, char *ret_text, size_t size);
 int api_get_uint(struct api_call *call, const char *key, bool required, uint64_t max, uint64_t *ret_value);
-int api_get_int(struct api_call *call, const char *key, bool *ret_given, int64_t *ret_value);
 int api_get_bool(struct api_call *call, const char *key, bool *ret_value);
 int api_get_data(struct api_call *call, const char *key, const uint8_t **ret_data, size_t *ret_n);
 
@@ -175,11 +174,9 @@ int api_need(struct api_call *call, const char *volume, enum node_right right);
 int api_need_map(struct api_call *call, const struct replica_id *volume);
 
 /* entry.c */
-const char *api_kind_name(enum replica_kind kind);
 /* One item: an entry of docs/api.md under the key "path" or "name". */
 void api_pack_entry(struct replica_buffer *out, struct replica_contents *contents, const char *key,
                     struct replica_path path, const struct replica_version *version);
-void api_pack_hex(struct replica_buffer *out, const uint8_t *bytes, size_t n);
 /* What an app says of an entry: kind, mode, owner, times, target, device, xattrs (encoded into xattrs, which
  * the entry then borrows). Values not given stay as they are in *entry. map: the entry's. Answers the call on
  * failure, naming path. */

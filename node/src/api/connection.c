@@ -13,8 +13,8 @@
 
 #define READ_SIZE      (64u << 10)
 #define READS_PER_TURN 16 /* 1 MiB, then other connections have their turn */
-#define FDS_AT_ONCE                                                                                          \
-    253 /* SCM_MAX_FD: what the kernel may hand over in one message; room for less would lose some */
+/* SCM_MAX_FD: what the kernel may hand over in one message; room for less would lose some. */
+#define FDS_AT_ONCE 253
 
 struct outgoing {
     struct outgoing *next;
@@ -284,29 +284,6 @@ void api_connection_refuse(struct api_connection *connection, const char *symbol
     resume_later(connection);
 }
 
-/* Keeps the descriptors of a received piece. Errors: MALFORMED if some were lost or there are too many. */
-static int keep_fds(struct api_connection *connection, struct msghdr *message)
-{
-    int code = message->msg_flags & MSG_CTRUNC ? REPLICA_E_MALFORMED : 0;
-    for (struct cmsghdr *header = CMSG_FIRSTHDR(message); header != NULL;
-         header = CMSG_NXTHDR(message, header)) {
-        size_t n = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-        if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS)
-            continue;
-        for (size_t i = 0; i < n; i++) {
-            int fd;
-            memcpy(&fd, CMSG_DATA(header) + i * sizeof fd, sizeof fd);
-            if (connection->fds_n < API_FDS_WAITING) {
-                connection->fds[connection->fds_n++] = fd;
-            } else {
-                close(fd);
-                code = REPLICA_E_MALFORMED;
-            }
-        }
-    }
-    return code;
-}
-
 /* AGAIN: nothing there. */
 static int receive(struct api_connection *connection)
 {
@@ -327,7 +304,9 @@ static int receive(struct api_connection *connection)
     if (n == 0)
         connection->eof = true;
     connection->input.size += (size_t)n;
-    return keep_fds(connection, &message);
+    return frame_keep_fds(&message, connection->fds, API_FDS_WAITING, &connection->fds_n)
+               ? 0
+               : REPLICA_E_MALFORMED;
 }
 
 static const char *describe(int code)

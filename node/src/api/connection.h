@@ -15,8 +15,8 @@
 #define API_BUSY_MAX       32         /* calls of one connection at once */
 #define API_BUSY_BYTES_MAX (8u << 20) /* and the bytes of their messages */
 #define API_FDS_MAX        64         /* descriptors of one message */
-#define API_FDS_WAITING                                                                                      \
-    512 /* received and not yet claimed: two messages' worth and what the kernel gives at once */
+/* Received and not yet claimed: two messages' worth and what the kernel gives at once. */
+#define API_FDS_WAITING 512
 
 struct api_connection;
 

@@ -16,7 +16,7 @@ static const struct {
 };
 #define KINDS_N (sizeof KINDS / sizeof KINDS[0])
 
-const char *api_kind_name(enum replica_kind kind)
+static const char *kind_name(enum replica_kind kind)
 {
     for (size_t i = 0; i < KINDS_N; i++)
         if (KINDS[i].kind == kind)
@@ -29,7 +29,7 @@ void api_pack_key(struct replica_buffer *out, const char *key)
     replica_pack_cstr(out, key);
 }
 
-void api_pack_hex(struct replica_buffer *out, const uint8_t *bytes, size_t n)
+static void pack_hex(struct replica_buffer *out, const uint8_t *bytes, size_t n)
 {
     char text[2 * REPLICA_HASH_SIZE + 1];
     for (size_t i = 0; i < n && i < REPLICA_HASH_SIZE; i++)
@@ -69,7 +69,7 @@ static void pack_bytes(struct replica_buffer *out, struct replica_contents *cont
     bool is_content = entry->kind == REPLICA_KIND_FILE && entry->blob.kind == REPLICA_BLOB_CONTENT;
     api_pack_key(out, "content");
     if (is_content)
-        api_pack_hex(out, entry->blob.content.root, REPLICA_HASH_SIZE);
+        pack_hex(out, entry->blob.content.root, REPLICA_HASH_SIZE);
     else
         replica_pack_nil(out);
     api_pack_key(out, "complete");
@@ -101,7 +101,7 @@ void api_pack_entry(struct replica_buffer *out, struct replica_contents *content
     api_pack_key(out, key);
     replica_pack_str(out, path.text, path.size);
     api_pack_key(out, "kind");
-    replica_pack_cstr(out, api_kind_name(entry->kind));
+    replica_pack_cstr(out, kind_name(entry->kind));
     api_pack_key(out, "mode");
     replica_pack_uint(out, entry->mode);
     api_pack_key(out, "uid");
@@ -123,7 +123,7 @@ void api_pack_entry(struct replica_buffer *out, struct replica_contents *content
         replica_pack_id(out, &version->object);
     api_pack_key(out, "stamp");
     replica_stamp_encode(&version->stamp, stamp);
-    api_pack_hex(out, stamp, sizeof stamp);
+    pack_hex(out, stamp, sizeof stamp);
     pack_bytes(out, contents, entry);
     api_pack_key(out, "xattrs");
     (void)replica_entry_each_xattr(entry, count_xattr, &xattrs);

@@ -59,10 +59,6 @@ void api_fs_put(struct api_call *call);
 void api_refresh(struct api_call *call, const struct gossip_volume *volume, enum gossip_reload_mode mode,
                  void (*done)(struct api_call *call, int code));
 const struct replica_id *api_refreshed(const struct api_call *call); /* which volume */
-/* The volume as docs/api.md: a map of `fields` keys, of which API_VOLUME_FIELDS are packed here. */
-#define API_VOLUME_FIELDS 8
-void api_pack_volume(struct replica_buffer *out, const struct gossip_member *member,
-                     const struct gossip_volume *volume, size_t fields);
 void api_random_id(struct replica_id *ret_id);
 
 #endif

@@ -93,20 +93,6 @@ int api_get_uint(struct api_call *call, const char *key, bool required, uint64_t
     return 0;
 }
 
-int api_get_int(struct api_call *call, const char *key, bool *ret_given, int64_t *ret_value)
-{
-    struct replica_pack_reader reader;
-    int64_t value;
-    *ret_given = false;
-    if (!api_find(call, key, &reader))
-        return 0;
-    if (replica_pack_read_int(&reader, &value) != 0)
-        return wrong(call, key, "a whole number");
-    *ret_given = true;
-    *ret_value = value;
-    return 0;
-}
-
 int api_get_bool(struct api_call *call, const char *key, bool *ret_value)
 {
     struct replica_pack_reader reader;

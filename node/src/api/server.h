@@ -25,8 +25,8 @@ struct api_errand {
     struct api_errand *next;
 };
 
-#define API_DRAFTS_MAX                                                                                       \
-    1024 /* draft files written in place; the oldest is forgotten, and copied at its next write */
+/* Draft files written in place; the oldest is forgotten, and copied at its next write. */
+#define API_DRAFTS_MAX 1024
 
 struct api_draft {
     struct replica_id view;

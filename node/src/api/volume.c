@@ -15,8 +15,10 @@ static const struct gossip_control *control_of(const struct api_call *call)
     return gossip_peer_control(api_peer(call));
 }
 
-void api_pack_volume(struct replica_buffer *out, const struct gossip_member *member,
-                     const struct gossip_volume *volume, size_t fields)
+/* As docs/api.md: a map of `fields` keys, of which VOLUME_FIELDS are packed here. */
+#define VOLUME_FIELDS 8
+static void pack_volume(struct replica_buffer *out, const struct gossip_member *member,
+                        const struct gossip_volume *volume, size_t fields)
 {
     replica_pack_map(out, fields);
     api_pack_key(out, "name");
@@ -46,7 +48,7 @@ static void reply_volume(struct api_call *call, const struct gossip_volume *volu
     if (volume == NULL)
         replica_pack_nil(&reply);
     else
-        api_pack_volume(&reply, gossip_peer_member(api_peer(call)), volume, API_VOLUME_FIELDS);
+        pack_volume(&reply, gossip_peer_member(api_peer(call)), volume, VOLUME_FIELDS);
     api_reply(call, &reply);
 }
 
@@ -156,7 +158,7 @@ void api_volume_list(struct api_call *call)
         const struct gossip_volume *volume = gossip_control_volume_at(control, i);
         if ((volume->deleted && !deleted) || !api_may(call, volume->name, NODE_RIGHT_READ))
             continue;
-        api_pack_volume(&items, gossip_peer_member(api_peer(call)), volume, API_VOLUME_FIELDS);
+        pack_volume(&items, gossip_peer_member(api_peer(call)), volume, VOLUME_FIELDS);
         n++;
     }
     api_reply_begin(call, &reply);
@@ -244,7 +246,7 @@ static void reply_info(struct api_call *call, int code)
     }
     n = collect_warnings(call, volume, code, warnings);
     api_reply_begin(call, &reply);
-    api_pack_volume(&reply, gossip_peer_member(api_peer(call)), volume, API_VOLUME_FIELDS + INFO_FIELDS);
+    pack_volume(&reply, gossip_peer_member(api_peer(call)), volume, VOLUME_FIELDS + INFO_FIELDS);
     api_pack_key(&reply, "size");
     replica_pack_uint(&reply, state->totals.bytes);
     api_pack_key(&reply, "files");

@@ -55,7 +55,8 @@ static size_t distance(const char *a, const char *b)
     return row[b_n];
 }
 
-const char *cli_args_nearest(const char *word, const char *const *names, size_t n)
+/* The name nearest to a mistyped one, or NULL if none is near. */
+static const char *nearest_name(const char *word, const char *const *names, size_t n)
 {
     const char *nearest = NULL;
     size_t least = DISTANCE_MAX + 1;
@@ -102,7 +103,7 @@ static int unknown_option(struct parser *parser, const char *word, const char *n
     size_t n = collect_options(verb != NULL ? verb->options : NULL, names, 0);
     n = collect_options(CLI_GLOBAL_OPTIONS, names, n);
     if (name != NULL)
-        nearest = cli_args_nearest(name, names, n);
+        nearest = nearest_name(name, names, n);
     snprintf(parser->message, CLI_MESSAGE_MAX, "unknown option \"%.200s\"%s%s%s; see `remora %s%s--help`",
              word, nearest != NULL ? "; did you mean --" : "", nearest != NULL ? nearest : "",
              nearest != NULL ? "?" : "", verb != NULL ? verb->name : "", verb != NULL ? " " : "");
@@ -232,7 +233,7 @@ static int unknown_verb(struct parser *parser, const char *word)
     size_t n = 0;
     for (size_t i = 0; i < parser->verbs_n && n < NAMES_MAX; i++)
         names[n++] = parser->verbs[i].name;
-    nearest = cli_args_nearest(word, names, n);
+    nearest = nearest_name(word, names, n);
     snprintf(parser->message, CLI_MESSAGE_MAX, "unknown verb \"%.200s\"%s%s%s; see `remora help`", word,
              nearest != NULL ? "; did you mean `remora " : "", nearest != NULL ? nearest : "",
              nearest != NULL ? "`?" : "");

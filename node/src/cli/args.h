@@ -70,7 +70,4 @@ void cli_args_close(struct cli_args *args);
 /* The last occurrence of an option; NULL: not given. */
 const struct cli_given *cli_args_find(const struct cli_args *args, const char *option);
 
-/* The name nearest to a mistyped one, or NULL if none is near. */
-const char *cli_args_nearest(const char *word, const char *const *names, size_t n);
-
 #endif

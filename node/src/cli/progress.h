@@ -7,8 +7,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define CLI_PROGRESS_LARGE                                                                                   \
-    ((uint64_t)16 << 20) /* a file from this size on takes long enough to be watched alone */
+/* A file from this size on takes long enough to be watched alone. */
+#define CLI_PROGRESS_LARGE     ((uint64_t)16 << 20)
 #define CLI_PROGRESS_WIDTH_MAX 512
 
 struct cli_progress {

@@ -9,8 +9,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#define THREAD_SIZE                                                                                          \
-    ((uint64_t)4 << 20) /* for each thread at least so much: below, a thread costs as much as its hashing */
+/* For each thread at least so much: below, a thread costs as much as its hashing. */
+#define THREAD_SIZE ((uint64_t)4 << 20)
 
 struct check_part {
     struct cli_check *check;

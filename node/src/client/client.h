@@ -13,11 +13,11 @@
 #include "replica/pack.h"
 
 #define CLIENT_FDS_MAX 64 /* of one message, as the API says */
-#define CLIENT_FDS_WAITING                                                                                   \
-    256 /* received and not given out: one recvmsg's worth (253), whatever they belong to */
-#define CLIENT_DATA_MAX   (1u << 20) /* bytes that travel in a message */
-#define CLIENT_LIST_MAX   1000       /* entries of one listing, as the API says */
-#define CLIENT_TIMEOUT_MS 30000      /* without progress, unless told otherwise */
+/* Received and not given out: one recvmsg's worth (253), whatever they belong to. */
+#define CLIENT_FDS_WAITING 256
+#define CLIENT_DATA_MAX    (1u << 20) /* bytes that travel in a message */
+#define CLIENT_LIST_MAX    1000       /* entries of one listing, as the API says */
+#define CLIENT_TIMEOUT_MS  30000      /* without progress, unless told otherwise */
 /* The node gives up by itself after the same time, and can say more about why: it is let go first, by a tenth of
  * that time within these bounds. */
 #define CLIENT_GRACE_MS_MIN 500

@@ -103,28 +103,6 @@ static void take_fds(struct remora *remora, int *ret_fds, size_t n)
     memmove(remora->fds, remora->fds + n, remora->fds_n * sizeof remora->fds[0]);
 }
 
-static bool keep_fds(struct remora *remora, struct msghdr *message)
-{
-    bool kept = !(message->msg_flags & MSG_CTRUNC);
-    for (struct cmsghdr *header = CMSG_FIRSTHDR(message); header != NULL;
-         header = CMSG_NXTHDR(message, header)) {
-        size_t n = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-        if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS)
-            continue;
-        for (size_t i = 0; i < n; i++) {
-            int fd;
-            memcpy(&fd, CMSG_DATA(header) + i * sizeof fd, sizeof fd);
-            if (remora->fds_n < CLIENT_FDS_WAITING) {
-                remora->fds[remora->fds_n++] = fd;
-            } else {
-                close(fd);
-                kept = false;
-            }
-        }
-    }
-    return kept;
-}
-
 /* How many descriptors a result names: the highest `fd` of it, and one. */
 static size_t named_fds(const uint8_t *bytes, size_t n)
 {
@@ -295,7 +273,8 @@ static int receive(struct exchange *exchange)
     if (n <= 0)
         return lost(exchange);
     remora->input.size += (size_t)n;
-    if (keep_fds(remora, &message) && take_input(exchange) == 0)
+    if (frame_keep_fds(&message, remora->fds, CLIENT_FDS_WAITING, &remora->fds_n) &&
+        take_input(exchange) == 0)
         return 0;
     client_lose(remora);
     return client_fail(remora, REPLICA_E_MALFORMED,

@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define XATTRS_MAX                                                                                           \
-    1024 /* more than any node allows: a guard against an answer that claims more than it holds */
+/* More than any node allows: a guard against an answer that claims more than it holds. */
+#define XATTRS_MAX 1024
 
 static const char *const KINDS[] = {
     [REMORA_FILE] = "file",   [REMORA_DIRECTORY] = "directory", [REMORA_SYMLINK] = "symlink",

@@ -2,6 +2,9 @@
 
 #include "replica/error.h"
 
+#include <string.h>
+#include <unistd.h>
+
 void frame_init(struct frame *frame)
 {
     frame->at = 0;
@@ -120,4 +123,26 @@ int frame_scan(struct frame *frame, const uint8_t *data, size_t n, size_t *ret_s
         return REPLICA_E_AGAIN;
     *ret_size = frame->at;
     return 0;
+}
+
+bool frame_keep_fds(struct msghdr *message, int *fds, size_t max, size_t *fds_n)
+{
+    bool kept = !(message->msg_flags & MSG_CTRUNC);
+    for (struct cmsghdr *header = CMSG_FIRSTHDR(message); header != NULL;
+         header = CMSG_NXTHDR(message, header)) {
+        size_t n = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+        if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS)
+            continue;
+        for (size_t i = 0; i < n; i++) {
+            int fd;
+            memcpy(&fd, CMSG_DATA(header) + i * sizeof fd, sizeof fd);
+            if (*fds_n < max) {
+                fds[(*fds_n)++] = fd;
+            } else {
+                close(fd);
+                kept = false;
+            }
+        }
+    }
+    return kept;
 }

@@ -18,8 +18,8 @@
 #include "replica/buffer.h"
 #include "replica/ids.h"
 
-#define REPLICA_CONTENTS_INGEST_MAX                                                                          \
-    ((size_t)64 << 20) /* an op list at its largest; more is streamed from a file */
+/* An op list at its largest; more is streamed from a file. */
+#define REPLICA_CONTENTS_INGEST_MAX ((size_t)64 << 20)
 
 enum replica_piece_kind { REPLICA_PIECE_ROOT, REPLICA_PIECE_PAGE, REPLICA_PIECE_CHUNK };
 

@@ -11,8 +11,8 @@
 #include "replica/contents.h"
 #include "replica/kv.h"
 
-#define REPLICA_CONTENTS_PACKED_MAX                                                                          \
-    (64 * 1024) /* larger contents are whole files, readable through a descriptor */
+/* Larger contents are whole files, readable through a descriptor. */
+#define REPLICA_CONTENTS_PACKED_MAX (64 * 1024)
 
 struct replica_contents_files_options {
     const char *path;       /* a directory, made if absent; borrowed for the call */

@@ -12,8 +12,8 @@
 #define REPLICA_DELTA_SIZE_MAX   (256 * 1024) /* one bounded message: what a probe may have to wait behind */
 #define REPLICA_DELTA_INLINE_MAX (192 * 1024) /* op list and carried contents; leaves room for the header */
 #define REPLICA_CARRIED_MAX      64           /* contents carried in one record */
-#define REPLICA_OPS_SIZE_MAX                                                                                 \
-    ((size_t)64 << 20) /* an op list: about 300,000 ops; held in memory while applied */
+/* An op list: about 300,000 ops; held in memory while applied. */
+#define REPLICA_OPS_SIZE_MAX ((size_t)64 << 20)
 
 enum replica_target { REPLICA_TARGET_PATH = 0, REPLICA_TARGET_OBJECT = 1 };
 

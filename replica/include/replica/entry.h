@@ -7,8 +7,8 @@
 #define REPLICA_INLINE_MAX     256  /* bytes small enough to live in the entry */
 #define REPLICA_SYMLINK_MAX    4096 /* as Linux */
 #define REPLICA_XATTR_NAME_MAX 255  /* as Linux */
-#define REPLICA_XATTR_VALUE_MAX                                                                              \
-    (16 * 1024) /* bounded so that an entry stays a small record; Linux allows 64 KiB */
+/* Bounded so that an entry stays a small record; Linux allows 64 KiB. */
+#define REPLICA_XATTR_VALUE_MAX (16 * 1024)
 #define REPLICA_XATTRS_MAX      64
 #define REPLICA_XATTRS_SIZE_MAX (24 * 1024) /* all names and values of an entry */
 #define REPLICA_ENTRY_SIZE_MAX  (40 * 1024) /* an encoded entry: xattrs, link target, rest */

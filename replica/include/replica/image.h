@@ -15,10 +15,10 @@
 
 #include "replica/volume.h"
 
-#define REPLICA_IMAGE_PART_ITEMS                                                                             \
-    400 /* of one part: keeps the step that gives or takes it near a millisecond or two */
-#define REPLICA_IMAGE_PART_SIZE                                                                              \
-    (192 * 1024) /* bytes after which a part ends; one record more still fits in a message */
+/* Of one part: keeps the step that gives or takes it near a millisecond or two. */
+#define REPLICA_IMAGE_PART_ITEMS 400
+/* Bytes after which a part ends; one record more still fits in a message. */
+#define REPLICA_IMAGE_PART_SIZE    (192 * 1024)
 #define REPLICA_IMAGE_POSITION_MAX (REPLICA_PATH_MAX + 64)
 
 /* What the taker adopts in the end, as the giver's counters stood at apply_seq. */

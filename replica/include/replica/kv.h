@@ -88,6 +88,9 @@ void replica_kv_cursor_value(const struct replica_kv_cursor *cursor, const uint8
                              size_t *ret_n);
 int replica_kv_cursor_close(struct replica_kv_cursor **cursor);
 
+/* Whether any key begins with prefix: one seek. Errors: as cursor_open and cursor_close. */
+int replica_kv_has_prefix(struct replica_kv *kv, const void *prefix, size_t prefix_n, bool *ret_has);
+
 /* Closes and frees; *kv becomes NULL. Nothing that was written is lost by it; it does not sync. */
 void replica_kv_destroy(struct replica_kv **kv);
 

@@ -206,6 +206,26 @@ int replica_kv_cursor_close(struct replica_kv_cursor **cursor)
     return rv;
 }
 
+int replica_kv_has_prefix(struct replica_kv *kv, const void *prefix, size_t prefix_n, bool *ret_has)
+{
+    struct replica_kv_cursor *cursor;
+    bool has = false;
+    int rv = replica_kv_cursor_open(kv, &cursor);
+    if (rv != 0)
+        return rv;
+    replica_kv_cursor_seek(cursor, prefix, prefix_n);
+    if (replica_kv_cursor_valid(cursor)) {
+        const uint8_t *key;
+        size_t n;
+        replica_kv_cursor_key(cursor, &key, &n);
+        has = n >= prefix_n && memcmp(key, prefix, prefix_n) == 0;
+    }
+    rv = replica_kv_cursor_close(&cursor);
+    if (rv == 0)
+        *ret_has = has;
+    return rv;
+}
+
 void replica_kv_destroy(struct replica_kv **kv)
 {
     if (*kv != NULL)

@@ -15,9 +15,9 @@
 #include <unistd.h>
 
 #define LOGS_MAX 16 /* log files that exist at once: the current one and those being compacted */
-#define EMPTY_TABLE                                                                                          \
-    ".ldb: Invalid argument" /* what it says of a table that was cut to nothing: mmap does not like it */
-#define BLOOM_BITS 10        /* per key: about 1 % false positives */
+/* What it says of a table that was cut to nothing: mmap does not like it. */
+#define EMPTY_TABLE ".ldb: Invalid argument"
+#define BLOOM_BITS  10 /* per key: about 1 % false positives */
 
 struct log_file {
     unsigned long number;

@@ -314,24 +314,12 @@ int replica_map_refers(struct replica_kv *kv, const struct replica_id *volume,
 {
     uint8_t prefix[1 + REPLICA_CONTENT_ID_SIZE + REPLICA_ID_SIZE] = {'r'};
     size_t prefix_n = 1 + REPLICA_CONTENT_ID_SIZE;
-    struct replica_kv_cursor *cursor;
-    int rv = replica_kv_cursor_open(kv, &cursor);
-    if (rv != 0)
-        return rv;
     replica_content_id_encode(content, prefix + 1);
     if (volume != NULL) {
         memcpy(prefix + prefix_n, volume->bytes, REPLICA_ID_SIZE);
         prefix_n += REPLICA_ID_SIZE;
     }
-    replica_kv_cursor_seek(cursor, prefix, prefix_n);
-    *ret_refers = false;
-    if (replica_kv_cursor_valid(cursor)) {
-        const uint8_t *key;
-        size_t n;
-        replica_kv_cursor_key(cursor, &key, &n);
-        *ret_refers = n > prefix_n && memcmp(key, prefix, prefix_n) == 0;
-    }
-    return replica_kv_cursor_close(&cursor);
+    return replica_kv_has_prefix(kv, prefix, prefix_n, ret_refers);
 }
 
 int replica_map_each_volume(struct replica_kv *kv, const struct replica_content_id *content,

@@ -228,24 +228,12 @@ int replica_volume_pins(struct replica_kv *log, const struct replica_id *volume,
 {
     uint8_t prefix[1 + REPLICA_CONTENT_ID_SIZE + REPLICA_ID_SIZE] = {'q'};
     size_t prefix_n = 1 + REPLICA_CONTENT_ID_SIZE;
-    struct replica_kv_cursor *cursor;
-    int rv = replica_kv_cursor_open(log, &cursor);
-    if (rv != 0)
-        return rv;
     replica_content_id_encode(content, prefix + 1);
     if (volume != NULL) {
         memcpy(prefix + prefix_n, volume->bytes, REPLICA_ID_SIZE);
         prefix_n += REPLICA_ID_SIZE;
     }
-    replica_kv_cursor_seek(cursor, prefix, prefix_n);
-    *ret_pinned = false;
-    if (replica_kv_cursor_valid(cursor)) {
-        const uint8_t *key;
-        size_t n;
-        replica_kv_cursor_key(cursor, &key, &n);
-        *ret_pinned = n >= prefix_n && memcmp(key, prefix, prefix_n) == 0;
-    }
-    return replica_kv_cursor_close(&cursor);
+    return replica_kv_has_prefix(log, prefix, prefix_n, ret_pinned);
 }
 
 int replica_volume_at(const struct replica_volume *volume, uint64_t apply_seq, struct replica_dot *ret_dot)

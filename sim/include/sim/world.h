@@ -137,7 +137,6 @@ uint64_t world_call_token(const struct world_call *call);
 struct world_call *world_control_start(struct world *world, size_t node,
                                        const struct gossip_control_request *request);
 struct world_call *world_create_start(struct world *world, size_t node, const char *name);
-struct world_call *world_open_start(struct world *world, size_t node, const struct replica_id *volume);
 struct world_call *world_put_start(struct world *world, size_t node, const struct replica_id *view,
                                    const char *path, const void *bytes, size_t n);
 struct world_call *world_commit_start(struct world *world, size_t node, const struct replica_id *view);

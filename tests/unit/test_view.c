@@ -581,6 +581,64 @@ static void a_commit_passes_a_move(void **state)
     }
 }
 
+/* A commit that was in flight when a move began is not the last any more when what was moved comes to light. */
+static void two_commits_pass_a_move(void **state)
+{
+    struct fixture *fixture = *state;
+    struct replica_view *view = open_view(fixture, 1, "", 0);
+    char before[60000];
+    int rv;
+    make_movable(fixture, view);
+    strcpy(before, list(view, "from/sub"));
+    assert_int_equal(freeze(fixture, view), 0);
+    assert_int_equal(put(fixture, view, "late", "y"), 0);
+    for (int i = 0; i < 8; i++)
+        assert_int_equal(rename_step(fixture, view), REPLICA_E_AGAIN);
+    publish(fixture, view);
+    assert_int_equal(rename_step(fixture, view), REPLICA_E_AGAIN);
+    commit(fixture, view);
+    while ((rv = rename_step(fixture, view)) == REPLICA_E_AGAIN)
+        check_unmoved(view, before);
+    assert_int_equal(rv, 0);
+    commit(fixture, view);
+    reload(fixture, view);
+    check_moved(view, before);
+    assert_int_equal(lost_versions(fixture), 0);
+    assert_int_equal(overlay_records(fixture), 0);
+}
+
+/* What a reload brings into a directory that is being moved goes with it. */
+static void a_reload_passes_a_move(void **state)
+{
+    struct fixture *fixture = *state;
+    struct replica_view *view = open_view(fixture, 1, "", 0), *other = open_view(fixture, 2, "", 0);
+    int rv;
+    make_movable(fixture, view);
+    commit(fixture, view);
+    reload(fixture, view);
+    reload(fixture, other);
+    for (int i = 0; i < 25; i++)
+        assert_int_equal(rename_step(fixture, view), REPLICA_E_AGAIN);
+    assert_int_equal(put(fixture, other, "from/added", "y"), 0);
+    assert_int_equal(put(fixture, other, "from/f3", "z"), 0);
+    assert_int_equal(put(fixture, other, "from/empty/new", "y"), 0);
+    commit(fixture, other);
+    reload(fixture, view);
+    while ((rv = rename_step(fixture, view)) == REPLICA_E_AGAIN)
+        assert_string_equal(shown(view, "from/added"), "y*1");
+    assert_int_equal(rv, 0);
+    assert_string_equal(shown(view, "from"), "-");
+    assert_string_equal(shown(view, "to/added"), "y*1");
+    assert_string_equal(shown(view, "to/empty/new"), "y*1");
+    assert_string_equal(shown(view, "to/f3"), "z*1");
+    commit(fixture, view);
+    reload(fixture, view);
+    reload(fixture, other);
+    assert_string_equal(list(other, ""), "to/ ");
+    assert_int_equal(lost_versions(fixture), 0);
+    assert_int_equal(overlay_records(fixture), 0);
+}
+
 /* Who gives a move up, or meets a path that becomes too long, has changed nothing; whoever writes next finds the view as it was. */
 static void a_move_can_be_given_up(void **state)
 {
@@ -1421,6 +1479,8 @@ int main(void)
         TEST(a_directory_moves_whole),
         TEST(a_move_that_is_cut_off_leaves_all_as_it_was),
         TEST(a_commit_passes_a_move),
+        TEST(two_commits_pass_a_move),
+        TEST(a_reload_passes_a_move),
         TEST(a_move_can_be_given_up),
         TEST(a_large_directory_goes_in_pieces),
         TEST(renaming_follows_posix),

@@ -353,6 +353,8 @@ int replica_view_reload(struct replica_view *view, uint64_t snapshot, const stru
         view->own_n -= covered;
         memmove(view->own, view->own + covered, view->own_n * sizeof view->own[0]);
     }
+    if (view->move != NULL && view->info.options.snapshot != snapshot)
+        view->move->stale = true; /* what came into directories that were passed already moves, too */
     view->info.options.snapshot = snapshot;
     view->info.options.vector = *vector;
     view_know_nothing(view);

@@ -56,8 +56,10 @@ struct view_move {
     size_t from_n, to_n, at_n;
     struct map_place place; /* in `at` */
     uint64_t records;       /* staged */
-    bool stale;             /* the view was written meanwhile: who wrote it had given up this move */
-    int error;              /* not 0: it is being undone, and this is the answer then */
+    bool passed;            /* a commit was in flight when it began */
+    bool
+        stale; /* the view is not what it was when it began: written by who had given up this move, or reloaded */
+    int error; /* not 0: it is being undone, and this is the answer then */
 };
 
 struct view_scan {

@@ -13,9 +13,10 @@ int replica_view_freeze(struct replica_view *view, const struct replica_id *comm
         return REPLICA_E_BUSY;
     if (view->info.dirty == 0)
         return REPLICA_E_NOTFOUND;
-    if (view->move != NULL && view->stage <= view->generation)
-        view->move->stale =
-            true; /* the second freeze that passes it: what is staged would not be newer than all that is frozen */
+    /* The second commit that passes it: what is staged would not be newer than all that is frozen, or has bases
+     * in one that is not the last any more. */
+    if (view->move != NULL && (view->stage <= view->generation || view->move->passed))
+        view->move->stale = true;
     memset(&view->frozen, 0, sizeof view->frozen);
     view->frozen.low = view->dirty_low;
     view->frozen.high = view->generation;

@@ -1,6 +1,7 @@
 /* Renaming. A non-directory moves at once. A directory moves with all that is below it, in pieces, into the stage: a generation above the
  * one that is read, so that nothing of it is seen until all is there and one record makes it the newest. Until then the view is as it
- * was: an error, a caller that goes, a write in between or a restart leave it so, and what is staged is forgotten, in pieces as well. */
+ * was: an error, a caller that goes, a write in between or a restart leave it so, and what is staged is forgotten, in pieces as well. After a
+ * reload, or a second commit, in between it is staged anew. */
 #include "view/view.h"
 
 #include "replica/error.h"
@@ -73,6 +74,7 @@ static int begin_move(struct replica_view *view, struct replica_path from, struc
     memcpy(move->at, from.text, from.size);
     move->from_n = move->at_n = from.size;
     move->to_n = to.size;
+    move->passed = view->info.commit != REPLICA_COMMIT_NONE;
     view->move = move;
     view->stage = view->generation + 1;
     view_write(view, log); /* so that a restart knows what to forget */

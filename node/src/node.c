@@ -165,7 +165,7 @@ static int make_peer(struct node *node, char **ret_message)
     self->roles = node_votes(node) ? GOSSIP_MEMBER_VOTE : 0;
     self->capacity_free = node_capacity_free(node);
     replica_contents_totals(node->store->contents, &totals);
-    options.contents_limit = totals.bytes + self->capacity_free;
+    options.contents_limit = totals.bytes + self->capacity_free > 0 ? totals.bytes + self->capacity_free : 1;
     snprintf(self->name, sizeof self->name, "%s", node->config->name);
     snprintf(self->zone, sizeof self->zone, "%s", node->config->zone);
     snprintf(self->endpoint, sizeof self->endpoint, "%s", node->endpoint);

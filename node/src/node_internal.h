@@ -161,7 +161,7 @@ struct node {
     struct node_notice *notice;
     bool cluster_known;
     char waiting_text[256];
-    uint64_t capacity_at_ms;
+    uint64_t capacity_told_ms, capacity_told;
 
     /* shutdown */
     int signal_fd;

@@ -2,6 +2,7 @@
  * hints about free capacity. */
 #include "node_internal.h"
 
+#include "replica/contents_files.h"
 #include "replica/error.h"
 
 #include <stdlib.h>
@@ -9,7 +10,8 @@
 #include <sys/statvfs.h>
 
 #define LOOK_MS     1000  /* between looks at the members */
-#define CAPACITY_MS 60000 /* between hints about free capacity */
+#define CAPACITY_MS 60000 /* between hints about free capacity … */
+#define CHANGED_MS  3000  /* … and when it has changed much */
 
 struct seen {
     struct replica_id store;
@@ -109,13 +111,23 @@ uint64_t node_capacity_free(struct node *node)
     return space;
 }
 
+/* By more than an eighth: less is no news to others, and makes no difference to what is cached. */
+static bool changed_much(uint64_t before, uint64_t after)
+{
+    return (after > before ? after - before : before - after) > before / 8;
+}
+
 static void tell_capacity(struct node *node, uint64_t now_ms)
 {
     struct gossip_peer_event event = {.kind = GOSSIP_PEER_EVENT_CAPACITY};
-    if (now_ms < node->capacity_at_ms)
+    if (now_ms < node->capacity_told_ms + CHANGED_MS)
         return;
-    node->capacity_at_ms = now_ms + CAPACITY_MS;
     event.bytes = node_capacity_free(node);
+    if (now_ms < node->capacity_told_ms + CAPACITY_MS && !changed_much(node->capacity_told, event.bytes) &&
+        !node->space.low)
+        return;
+    node->capacity_told_ms = now_ms;
+    node->capacity_told = event.bytes;
     node_step(node, &event);
 }
 
@@ -125,6 +137,8 @@ static void on_look(void *context)
     uint64_t now_ms = node_now_ms();
     look(node);
     node_space_look(node);
+    if (replica_contents_files_releasing(node->store->contents) > 0)
+        node_contents_filled(node); /* for its sync */
     node_space_reopen(node);
     tell_capacity(node, now_ms);
     node_timer_set(node->look, now_ms + LOOK_MS);
@@ -162,7 +176,8 @@ int node_notice_init(struct node *node)
     node->notice = calloc(1, sizeof *node->notice);
     if (node->notice == NULL)
         return REPLICA_E_NOMEM;
-    node->capacity_at_ms = node_now_ms() + CAPACITY_MS;
+    node->capacity_told_ms = node_now_ms();
+    node->capacity_told = node_capacity_free(node);
     node_timer_set(node->look, node_now_ms() + LOOK_MS);
     return 0;
 }

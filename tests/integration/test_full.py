@@ -321,6 +321,34 @@ class Full(unittest.TestCase):
         with open(self.directory + "/large", "rb") as f:
             self.assertEqual(self.until(cache, "cat", "v", "/large").stdout, f.read())
 
+    def test_a_cache_makes_room_for_what_is_read(self):
+        disk = self.disk("disk", 96)
+        cluster = remora.Cluster(3)
+        self.addCleanup(cluster.close)
+        cluster.start()
+        cache = cluster.add("cache", "--free-space", "8M")
+        cache.data = os.path.join(disk.path, "data")
+        cache.start()
+        cache.wait_cluster()
+        names = [f"f{i}" for i in range(24)]
+        cluster[1].cli("volume", "create", "v")
+        for name in names:
+            cluster[1].cli("put", "v", self.file(name, 5 * MIB), "/" + name)
+        for turn in range(2):
+            for name in names:
+                with open(os.path.join(self.directory, name), "rb") as f:
+                    self.assertEqual(cache.cli("cat", "v", "/" + name).stdout, f.read())
+                self.assertGreater(disk.free(), 7 * MIB)
+            if turn == 0:  # somebody else takes a third of the disk, so that less than the floor is left
+                self.assertLess(disk.free(), 50 * MIB)
+                with open(os.path.join(disk.path, "other"), "wb") as f:
+                    f.write(b"y" * (disk.free() - 4 * MIB))
+                deadline = time.monotonic() + remora.READY_S
+                while disk.free() < 8 * MIB:
+                    self.assertLess(time.monotonic(), deadline, cache.tail())
+                    time.sleep(0.1)
+        self.assertNotIn("store_failed", cache.tail())
+
 
 if __name__ == "__main__":
     unittest.main(verbosity=2)

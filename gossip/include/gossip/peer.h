@@ -77,7 +77,7 @@ enum gossip_peer_event_kind {
     GOSSIP_PEER_EVENT_UPLOADED,   /* source: the receiver, content, piece, bytes, code */
     GOSSIP_PEER_EVENT_RESOLVED,   /* endpoints of the --join names, resolved anew */
     GOSSIP_PEER_EVENT_MAP_SYNCED, /* the map kv is durable as of when the update's map_mark was taken */
-    GOSSIP_PEER_EVENT_CAPACITY,   /* bytes: how much this store can still take; a hint for placement */
+    GOSSIP_PEER_EVENT_CAPACITY, /* bytes: how much this store can still take: a hint for placement, and how much may be cached */
     GOSSIP_PEER_EVENT_DAMAGED, /* content: the shell found its bytes damaged, and let go of them. Said again now and then until it is whole */
     GOSSIP_PEER_EVENT_LEAVE,   /* the process ends in order: the others are told; seats stay */
     GOSSIP_PEER_EVENT_FAILED, /* code: a write or sync failed. From now on this peer neither votes nor writes: it is a member, gives

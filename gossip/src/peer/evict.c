@@ -22,6 +22,16 @@ void peer_evict_touch(struct gossip_peer *peer, const struct replica_content_id 
     evict->recent_at = (evict->recent_at + 1) % EVICT_RECENT;
 }
 
+void peer_evict_within(struct gossip_peer *peer, uint64_t free_bytes)
+{
+    struct replica_contents_totals totals;
+    if (peer->evict.limit == 0)
+        return;
+    replica_contents_totals(peer->contents, &totals);
+    peer->evict.pressed = free_bytes == 0;
+    peer->evict.limit = totals.bytes + free_bytes > 0 ? totals.bytes + free_bytes : 1;
+}
+
 /* Among the last `spared` that came in. */
 static bool is_recent(const struct peer_evict *evict, const struct replica_content_id *content)
 {
@@ -148,7 +158,9 @@ int peer_evict(struct gossip_peer *peer, struct gossip_time time, struct gossip_
     evict->at_ms = time.now_ms + EVICT_STEP_MS;
     if (!names_all(peer))
         return 0;
+    evict->spared = evict->pressed ? EVICT_SPARED : EVICT_RECENT;
     rv = let_go(peer, evict->limit - evict->limit / EVICT_SHARE, EVICT_PER_STEP, &update->reads, &end);
+    evict->spared = EVICT_RECENT;
     found = evict->found;
     if (end)
         end_pass(evict, time.now_ms + (found ? EVICT_STEP_MS : EVICT_REST_MS));

@@ -392,6 +392,7 @@ static int route(struct gossip_peer *peer, const struct gossip_peer_event *event
     case GOSSIP_PEER_EVENT_MAP_SYNCED:
         return to_sync(peer, GOSSIP_SYNC_EVENT_MAP_SYNCED, event, NULL, update);
     case GOSSIP_PEER_EVENT_CAPACITY:
+        peer_evict_within(peer, event->bytes);
         return to_member(peer, GOSSIP_MEMBER_EVENT_CAPACITY, event, update);
     case GOSSIP_PEER_EVENT_DAMAGED:
         return peer_heal(peer, &event->content, update);

@@ -40,6 +40,7 @@ struct peer_evict {
     bool begun, found; /* found: this pass let go of something */
     struct replica_content_id recent[EVICT_RECENT];
     size_t recent_at, spared; /* spared: how many of them */
+    bool pressed;             /* nothing more can be taken: others want the room */
 };
 
 struct gossip_peer {
@@ -81,6 +82,8 @@ int peer_evict(struct gossip_peer *peer, struct gossip_time time, struct gossip_
 /* Makes room for content, which is wanted now, as far as that can be done at once. */
 int peer_evict_room(struct gossip_peer *peer, const struct replica_content_id *content,
                     struct gossip_update *update);
+/* So many more bytes can be taken: what was room before may have been taken by others on the disk. */
+void peer_evict_within(struct gossip_peer *peer, uint64_t free_bytes);
 void peer_evict_touch(struct gossip_peer *peer, const struct replica_content_id *content);
 /* A content was found damaged, and let go of: it is fetched again if this store must hold it. */
 int peer_heal(struct gossip_peer *peer, const struct replica_content_id *content,

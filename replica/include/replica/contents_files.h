@@ -59,6 +59,9 @@ int replica_contents_files_damaged_next(struct replica_contents *contents,
 /* How many were found missing while opening, because whole directories were. */
 uint64_t replica_contents_files_lost(const struct replica_contents *contents);
 
+/* Bytes of contents that were removed, and that the next sync gives back to the disk. */
+uint64_t replica_contents_files_releasing(struct replica_contents *contents);
+
 /* A new draft file, opened read-write; *ret_number names it for good. The descriptor is returned to the caller. */
 int replica_contents_files_draft_new(struct replica_contents *contents, uint64_t *ret_number, int *ret_fd);
 int replica_contents_files_draft_open(struct replica_contents *contents, uint64_t number, int *ret_fd);

@@ -420,6 +420,11 @@ int replica_contents_files_open(const struct replica_contents_files_options *opt
     return 0;
 }
 
+uint64_t replica_contents_files_releasing(struct replica_contents *contents)
+{
+    return atomic_load(&((struct files *)contents)->releasing);
+}
+
 /* Holes stay holes. */
 static int write_chunks(const struct files *files, int fd, const uint8_t *data, size_t n)
 {

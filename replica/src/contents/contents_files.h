@@ -6,6 +6,7 @@
 #include "replica/contents_files.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <sys/stat.h>
 
 #define FILES_TABLE_SIZE 4096 /* buckets of contents that are not complete; a power of two */
@@ -57,6 +58,7 @@ struct files {
                    succeed; 0: none did */
     struct files_release *releases;
     size_t releases_n, releases_capacity;
+    _Atomic uint64_t releasing;            /* bytes that these, and those being let go of, will give back */
     struct replica_contents_totals totals; /* of what is complete */
     struct replica_contents_totals open; /* of what is in the table, by length: what they may come to take */
     uint64_t pack, pack_size;            /* the pack being appended to */

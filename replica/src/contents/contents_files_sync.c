@@ -33,6 +33,8 @@ int files_release_later(struct files *files, const struct files_release *release
         files->releases_capacity = capacity;
     }
     files->releases[files->releases_n++] = *release;
+    if (release->complete)
+        atomic_fetch_add(&files->releasing, release->place.stored);
     return 0;
 }
 
@@ -104,8 +106,10 @@ static int release_all(struct files *files)
         pthread_mutex_lock(&files->lock);
         rv = release_one(files, &releases[i]);
         pthread_mutex_unlock(&files->lock);
-        if (releases[i].complete)
+        if (releases[i].complete) {
             files_going_delete(&batch, &releases[i].id);
+            atomic_fetch_sub(&files->releasing, releases[i].place.stored);
+        }
     }
     if (rv == 0 && batch.count > 0)
         rv = replica_kv_write(files->log, &batch);

@@ -111,7 +111,7 @@ int files_check_floor(const struct files *files, uint64_t bytes)
     uint64_t space;
     if (fstatvfs(files->directory, &status) != 0)
         return files_errno();
-    space = (uint64_t)status.f_bavail * status.f_frsize;
+    space = (uint64_t)status.f_bavail * status.f_frsize + atomic_load(&files->releasing);
     return space < files->free_floor || space - files->free_floor < bytes ? REPLICA_E_NOSPACE : 0;
 }
 

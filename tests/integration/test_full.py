@@ -72,6 +72,63 @@ class Disk:
         subprocess.run(["umount", "-l", self.path], check=True)
 
 
+class Capacity(unittest.TestCase):
+    """--capacity bounds what voters take in; nothing of it needs a disk of its own."""
+
+    def setUp(self):
+        self.directory = self.enterContext(remora.scratch())
+
+    def file(self, name, size):
+        path = os.path.join(self.directory, name)
+        with open(path, "wb") as f:
+            f.write(random.Random(name).randbytes(size))
+        return path
+
+    def refused(self, node, *arguments, **options):
+        self.assertRegex(node.cli(*arguments, check=5, **options).stderr, b"no space|no majority .* has room")
+
+    def test_of_one_voter(self):
+        node = remora.Node(self.directory, "n", remora.free_ports(1)[0], ["--capacity", "8M"]).start()
+        node.cli("volume", "create", "v")
+        node.cli("put", "v", self.file("first", 5 * MIB), "/first")
+        for _ in range(2):
+            self.refused(node, "put", "v", self.file("second", 5 * MIB), "/second")
+            with open(self.directory + "/second", "rb") as f:
+                self.refused(node, "put", "v", "-", "/second", stdin=f)
+            node.cli("cp", "v", "/first", "/again")  # takes nothing
+            node.cli("put", "v", self.file("small", 1000), "/small", "-f")
+        with node.api() as api:  # drafts are beside it, until they are committed
+            view = api.view("v", label="work")
+            for i in range(5):
+                api.call("fs.write", view=view, path="draft", offset=i * MIB, data=random.randbytes(MIB), create=True)
+            with self.assertRaises(remora.ApiError) as refusal:
+                api.commit(view)
+            self.assertEqual(refusal.exception.symbol, "NOSPACE")
+            self.assertEqual(len(api.read(view, "draft")), 5 * MIB)
+            self.assertLessEqual(api.call("cluster.status")["contents"]["bytes"], 8 * MIB)
+        self.assertEqual(sorted(node.cli("ls", "v").stdout.split()), [b"again", b"first", b"small"])
+        self.assertEqual(node.stop(), 0)
+        node.arguments = ["--capacity", "24M"]
+        node.start()
+        node.cli("commit", "v", "--label", "work")
+        node.cli("put", "v", self.directory + "/second", "/second")
+
+    def test_of_a_majority(self):
+        cluster = remora.Cluster(3, arguments=["--capacity", "8M"])
+        self.addCleanup(cluster.close)
+        cluster.start()
+        writer = cluster.add("writer").start()
+        writer.wait_cluster()
+        writer.cli("volume", "create", "v")
+        self.refused(writer, "put", "v", self.file("large", 12 * MIB), "/large")
+        writer.cli("put", "v", self.file("small", 3 * MIB), "/small")
+        with open(self.directory + "/small", "rb") as f:
+            self.assertEqual(cluster[2].cli("cat", "v", "/small").stdout, f.read())
+        for node in cluster.nodes[:3]:
+            with node.api() as api:
+                self.assertLessEqual(api.call("cluster.status")["contents"]["bytes"], 8 * MIB)
+
+
 class Full(unittest.TestCase):
     def setUp(self):
         if REFUSED is not None:

@@ -46,7 +46,11 @@ int writing_settled(struct gossip_quorum *quorum, const struct gossip_quorum_eve
     }
     if (event->code != 0)
         return writing_fail(quorum, commit, event->code,
-                            "a changed file could not be read while committing; nothing happened", update);
+                            event->code == REPLICA_E_NOSPACE
+                                ? "no space on this node for a changed file, or over its capacity; nothing "
+                                  "happened and the drafts are kept"
+                                : "a changed file could not be read while committing; nothing happened",
+                            update);
     rv = replica_view_settle(view, event->draft, &event->blob, event->size, &update->log);
     if (rv != 0)
         return rv;

@@ -177,6 +177,19 @@ bool replica_closure_arrived(struct replica_closure *closure, const struct repli
     return missing_remove(closure, content);
 }
 
+void replica_closure_went(struct replica_closure *closure, const struct replica_content_id *content)
+{
+    if (replica_closure_lacks(closure, content))
+        return;
+    replica_closure_let_go(closure);
+    closure->offset = 0;
+    closure->ops_n = 0;
+    closure->scanned = false;
+    for (size_t i = 0; i < closure->missing_capacity; i++)
+        closure->missing[i].length = SLOT_FREE;
+    closure->missing_n = 0;
+}
+
 bool replica_closure_is_waiting(const struct replica_closure *closure)
 {
     bool before =

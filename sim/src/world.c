@@ -297,6 +297,13 @@ void world_fill_disk(struct world *world, size_t node, bool full)
     replica_contents_memory_fail(world->nodes[node].contents, full ? REPLICA_E_NOSPACE : 0);
 }
 
+void world_damage(struct world *world, size_t node, const struct replica_content_id *content)
+{
+    struct gossip_peer_event event = {.kind = GOSSIP_PEER_EVENT_DAMAGED, .content = *content};
+    if (replica_contents_remove(world->nodes[node].contents, content) == 0)
+        shell_step(world, node, &event);
+}
+
 void world_set_disk(struct world *world, size_t node, uint64_t bytes_per_s)
 {
     world->nodes[node].disk_bytes_per_s = bytes_per_s;

@@ -4,6 +4,7 @@
 #include "peer/peer.h"
 #include "quorum/quorum_writing.h"
 #include "replica/error.h"
+#include "replica/merkle.h"
 
 #define SIZE 100000 /* does not travel in the delta */
 
@@ -151,6 +152,66 @@ static void what_is_only_stored_is_not_known(void **state)
     }
 }
 
+static int keep_bytes(void *context, size_t from, size_t to, enum gossip_room room, uint8_t type)
+{
+    (void)context;
+    (void)from;
+    (void)to;
+    (void)type;
+    return room == GOSSIP_ROOM_SWARM ? 1 : 0;
+}
+
+static int keep_from_minting(void *context, size_t from, size_t to, enum gossip_room room, uint8_t type)
+{
+    (void)context;
+    (void)from;
+    (void)to;
+    return room == GOSSIP_ROOM_QUORUM && type == QUORUM_MINT ? 2 : 0;
+}
+
+static bool all_are_ready(void *context)
+{
+    const struct test_three *three = context;
+    const struct gossip_quorum *quorum = &world_peer(three->world, 3)->quorum;
+    size_t ready = 0;
+    for (size_t i = 0; quorum->commits_n == 1 && i < 3; i++)
+        ready += quorum->commits[0]->answers[i].ready;
+    return ready == 3;
+}
+
+/* Bytes that were here when a voter said so, and are damaged since: it acks nothing that needs them until they are whole again. */
+static void what_is_damaged_is_not_acked(void **state)
+{
+    static uint8_t bytes[SIZE];
+    struct replica_content_id content;
+    (void)state;
+    test_fill(bytes, sizeof bytes, 9);
+    replica_merkle_content(bytes, sizeof bytes, &content);
+    for (uint64_t seed = 1; seed <= 10; seed++) {
+        struct test_three three;
+        struct world *world;
+        struct world_call *call;
+        default_three(&three, seed, 4);
+        world = three.world;
+        world_set_filter(world, keep_from_minting, NULL);
+        assert_int_equal(world_put(world, 3, &three.views[3], "file", bytes, sizeof bytes), 0);
+        call = world_commit_start(world, 3, &three.views[3]);
+        assert_true(world_run_until(world, all_are_ready, &three, 10000));
+        world_run_for(world, 100);
+        for (size_t i = 0; i < 3; i++)
+            world_damage(world, i, &content);
+        world_set_filter(world, keep_bytes, NULL);
+        world_release(world);
+        world_run_for(world, 5000);
+        test_sound(world);
+        assert_int_equal(world_call_code(call), WORLD_PENDING);
+        world_set_filter(world, NULL, NULL);
+        assert_int_equal(world_call_wait(world, call), 0);
+        test_converge(world, 120000);
+        test_three_end(&three);
+    }
+}
+
 static enum gossip_member_state seen_from(const struct test_three *three, size_t viewer, size_t node)
 {
     struct replica_id store = world_store(three->world, node);
@@ -197,10 +258,9 @@ static void who_leaves_keeps_its_seat(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(who_leaves_keeps_its_seat),
-        cmocka_unit_test(nothing_is_held_without_its_causes),
-        cmocka_unit_test(an_outcome_is_not_forgotten),
-        cmocka_unit_test(what_is_only_stored_is_not_known),
+        cmocka_unit_test(who_leaves_keeps_its_seat),    cmocka_unit_test(nothing_is_held_without_its_causes),
+        cmocka_unit_test(an_outcome_is_not_forgotten),  cmocka_unit_test(what_is_only_stored_is_not_known),
+        cmocka_unit_test(what_is_damaged_is_not_acked),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

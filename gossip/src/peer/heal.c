@@ -8,8 +8,7 @@
 int peer_heal(struct gossip_peer *peer, const struct replica_content_id *content,
               struct gossip_update *update)
 {
-    if (replica_contents_state(peer->contents, content) >= REPLICA_CONTENTS_FILLED)
-        return 0; /* also wanted if a reader waits for a part of it already: he may go */
+    /* Also wanted if a reader waits for a part of it already: he may go. */
     for (size_t i = 0; i < peer->table.n; i++) {
         const struct replica_id *volume = &peer->table.items[i]->id;
         bool refers = false;

@@ -172,6 +172,7 @@ static int to_quorum(struct gossip_peer *peer, enum gossip_quorum_event_kind kin
                                     .view = event->view,
                                     .draft = event->draft,
                                     .blob = event->blob,
+                                    .content = event->content,
                                     .size = event->size,
                                     .code = event->code};
     if (note != NULL) {
@@ -367,6 +368,16 @@ static int fail(struct gossip_peer *peer, const struct gossip_peer_event *event,
     return to_quorum(peer, GOSSIP_QUORUM_EVENT_FAILED, event, NULL, update);
 }
 
+static int damaged(struct gossip_peer *peer, const struct gossip_peer_event *event,
+                   struct gossip_update *update)
+{
+    int rv;
+    if (replica_contents_state(peer->contents, &event->content) >= REPLICA_CONTENTS_FILLED)
+        return 0; /* it is whole again */
+    rv = to_quorum(peer, GOSSIP_QUORUM_EVENT_DAMAGED, event, NULL, update);
+    return rv != 0 ? rv : peer_heal(peer, &event->content, update);
+}
+
 static int route(struct gossip_peer *peer, const struct gossip_peer_event *event,
                  struct gossip_update *update)
 {
@@ -395,7 +406,7 @@ static int route(struct gossip_peer *peer, const struct gossip_peer_event *event
         peer_evict_within(peer, event->bytes);
         return to_member(peer, GOSSIP_MEMBER_EVENT_CAPACITY, event, update);
     case GOSSIP_PEER_EVENT_DAMAGED:
-        return peer_heal(peer, &event->content, update);
+        return damaged(peer, event, update);
     case GOSSIP_PEER_EVENT_LEAVE:
         return to_member(peer, GOSSIP_MEMBER_EVENT_LEAVE, event, update);
     case GOSSIP_PEER_EVENT_FAILED:

@@ -120,6 +120,7 @@ enum gossip_quorum_event_kind {
     GOSSIP_QUORUM_EVENT_HAVE,
     GOSSIP_QUORUM_EVENT_PIECE,   /* content, size: so many bytes of it have arrived */
     GOSSIP_QUORUM_EVENT_NO_ROOM, /* content: it does not fit here now */
+    GOSSIP_QUORUM_EVENT_DAMAGED, /* content: it was here, and is not any more */
     GOSSIP_QUORUM_EVENT_COMMITTED,
     GOSSIP_QUORUM_EVENT_APPLIED,
     GOSSIP_QUORUM_EVENT_SYNCED, /* after sync's own */

@@ -113,13 +113,46 @@ static struct prepare *find_prepare(struct attached_voting *voting, const struct
     return NULL;
 }
 
+static void forget_prepared(struct attached_voting *voting, const struct replica_id *commit)
+{
+    for (size_t i = 0; i < voting->prepared_n; i++)
+        if (replica_id_equal(&voting->prepared[i], commit))
+            memset(&voting->prepared[i], 0, sizeof voting->prepared[i]);
+}
+
+struct lose_context {
+    struct attached_voting *voting;
+    const struct replica_content_id *content;
+    struct gossip_update *update;
+};
+
+static int lose_for(void *context, const struct replica_id *commit)
+{
+    struct lose_context *c = context;
+    struct prepare *prepare = find_prepare(c->voting, commit);
+    forget_prepared(c->voting, commit);
+    if (prepare != NULL)
+        replica_closure_went(&prepare->closure, c->content);
+    for (size_t i = 0; i < c->voting->aheads_n; i++)
+        if (replica_id_equal(&c->voting->aheads[i].commit, commit))
+            replica_closure_went(&c->voting->aheads[i].closure, c->content);
+    c->update->reads++;
+    return 0;
+}
+
+int voting_lose(struct attached *attached, const struct replica_content_id *content,
+                struct gossip_update *update)
+{
+    struct lose_context context = {.voting = attached->voting, .content = content, .update = update};
+    update->again = true; /* they are scanned again */
+    return replica_volume_pinned_by(attached->volume, content, lose_for, &context);
+}
+
 void voting_take_prepare(struct attached_voting *voting, const struct replica_id *commit,
                          struct replica_closure *ret_closure)
 {
     struct prepare *prepare = find_prepare(voting, commit);
-    for (size_t i = 0; i < voting->prepared_n; i++)
-        if (replica_id_equal(&voting->prepared[i], commit))
-            memset(&voting->prepared[i], 0, sizeof voting->prepared[i]);
+    forget_prepared(voting, commit);
     if (prepare == NULL)
         return;
     *ret_closure = prepare->closure;

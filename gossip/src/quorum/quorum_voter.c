@@ -141,7 +141,8 @@ static bool concerns_all(enum gossip_quorum_event_kind kind)
 {
     return kind == GOSSIP_QUORUM_EVENT_TIMER || kind == GOSSIP_QUORUM_EVENT_START ||
            kind == GOSSIP_QUORUM_EVENT_SYNCED || kind == GOSSIP_QUORUM_EVENT_HAVE ||
-           kind == GOSSIP_QUORUM_EVENT_PIECE || kind == GOSSIP_QUORUM_EVENT_NO_ROOM;
+           kind == GOSSIP_QUORUM_EVENT_PIECE || kind == GOSSIP_QUORUM_EVENT_NO_ROOM ||
+           kind == GOSSIP_QUORUM_EVENT_DAMAGED;
 }
 
 int quorum_voter_event(struct gossip_quorum *quorum, const struct gossip_quorum_event *event,
@@ -163,6 +164,8 @@ int quorum_voter_event(struct gossip_quorum *quorum, const struct gossip_quorum_
             note_no_room(attached->voting, &event->content);
         if (event->kind == GOSSIP_QUORUM_EVENT_PIECE)
             count_piece(attached->voting, &event->content, event->size);
+        else if (event->kind == GOSSIP_QUORUM_EVENT_DAMAGED)
+            rv = voting_lose(attached, &event->content, update);
         else if (event->kind == GOSSIP_QUORUM_EVENT_SYNCED)
             rv = voting_count(quorum, attached, volume, update);
         else if (event->kind == GOSSIP_QUORUM_EVENT_COMMITTED)

@@ -95,6 +95,9 @@ void voting_close_prepare(struct prepare *prepare);
  * close. */
 void voting_take_prepare(struct attached_voting *voting, const struct replica_id *commit,
                          struct replica_closure *ret_closure);
+/* content was here, and is not any more: what needs it is neither minted nor acked before it is here again. */
+int voting_lose(struct attached *attached, const struct replica_content_id *content,
+                struct gossip_update *update);
 /* How its proposal stands, unless a prepare in course tells it anyway. */
 void voting_tell_writer(struct attached *attached, const struct gossip_volume *volume,
                         const struct replica_id *commit, const struct replica_id *writer,

@@ -34,6 +34,8 @@ int replica_closure_scan(struct replica_closure *closure, struct replica_content
 bool replica_closure_lacks(const struct replica_closure *closure, const struct replica_content_id *content);
 /* content has been filled; true if it was missing (an op list: scan again). */
 bool replica_closure_arrived(struct replica_closure *closure, const struct replica_content_id *content);
+/* content, which may have been here when it was scanned, has gone: unless it is known to be missing, all is scanned again. */
+void replica_closure_went(struct replica_closure *closure, const struct replica_content_id *content);
 bool replica_closure_is_filled(const struct replica_closure *closure);
 /* Nothing can be done before something arrives: the op list, or after the scan what it names. */
 bool replica_closure_is_waiting(const struct replica_closure *closure);

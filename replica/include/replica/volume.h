@@ -110,6 +110,10 @@ void replica_volume_unpin(struct replica_volume *volume, const struct replica_id
 /* Whether content is pinned by any proposal of that volume (NULL: of any). One seek. */
 int replica_volume_pins(struct replica_kv *log, const struct replica_id *volume,
                         const struct replica_content_id *content, bool *ret_pinned);
+/* The commits of this volume whose proposal or delta pins content, each visited until visit returns other than 0, which is
+ * handed on. */
+int replica_volume_pinned_by(const struct replica_volume *volume, const struct replica_content_id *content,
+                             int (*visit)(void *context, const struct replica_id *commit), void *context);
 
 /* Deltas in the order of application, newest first (what an image brought is not among them), below before_seq (0: from the newest); first those that are stored but not ordered
  * (committed false, apply_seq 0) if before_seq is 0. */

@@ -236,6 +236,31 @@ int replica_volume_pins(struct replica_kv *log, const struct replica_id *volume,
     return replica_kv_has_prefix(log, prefix, prefix_n, ret_pinned);
 }
 
+int replica_volume_pinned_by(const struct replica_volume *volume, const struct replica_content_id *content,
+                             int (*visit)(void *context, const struct replica_id *commit), void *context)
+{
+    static const struct replica_id none;
+    struct replica_log_key first = replica_log_key_pin(content, &volume->state.id, &none);
+    size_t prefix = first.size - REPLICA_ID_SIZE;
+    struct replica_kv_cursor *cursor;
+    int rv = replica_kv_cursor_open(volume->log, &cursor), closed;
+    if (rv != 0)
+        return rv;
+    for (replica_kv_cursor_seek(cursor, first.bytes, first.size); rv == 0 && replica_kv_cursor_valid(cursor);
+         replica_kv_cursor_next(cursor)) {
+        struct replica_id commit;
+        const uint8_t *key;
+        size_t n;
+        replica_kv_cursor_key(cursor, &key, &n);
+        if (n != first.size || memcmp(key, first.bytes, prefix) != 0)
+            break;
+        memcpy(commit.bytes, key + prefix, REPLICA_ID_SIZE);
+        rv = visit(context, &commit);
+    }
+    closed = replica_kv_cursor_close(&cursor);
+    return rv != 0 ? rv : closed;
+}
+
 int replica_volume_at(const struct replica_volume *volume, uint64_t apply_seq, struct replica_dot *ret_dot)
 {
     struct replica_log_key key = replica_log_key_order(&volume->state.id, apply_seq);

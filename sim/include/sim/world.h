@@ -66,6 +66,8 @@ void world_set_clock(struct world *world, size_t node, int64_t offset_ms); /* of
 
 /* Its contents take no more bytes; or do again. */
 void world_fill_disk(struct world *world, size_t node, bool full);
+/* A content that is complete there is found damaged, and let go of. */
+void world_damage(struct world *world, size_t node, const struct replica_content_id *content);
 /* How fast pieces of contents are written there, one after the other; 0: at once. */
 void world_set_disk(struct world *world, size_t node, uint64_t bytes_per_s);
 

@@ -35,6 +35,8 @@ struct node_loop *node_get_loop(struct node *node);
 struct node_workers *node_get_workers(struct node *node);
 struct replica_contents *node_get_contents(struct node *node); /* thread safe object */
 const struct gossip_peer *node_get_peer(struct node *node);
+/* Of the drafts of a view that are being hashed for a commit, bytes read so far; 0: there are none. */
+uint64_t node_settled_bytes(const struct node *node, const struct replica_id *view);
 const struct node_config *node_get_config(struct node *node);
 void node_get_transport_stats(struct node *node, struct node_transport_stats *ret_stats);
 /* 0, or why nothing can be written now (NOSPACE, or with what the store failed), with a sentence. grows: what is asked makes the store

@@ -195,6 +195,8 @@ struct settle {
     struct node_job job;
     struct node *node;
     struct gossip_settle order;
+    struct settle *next, *previous; /* of the node: those under way */
+    _Atomic uint64_t read;          /* bytes so far */
     struct replica_blob blob;
     uint64_t size;
     uint8_t bytes[REPLICA_INLINE_MAX];
@@ -224,6 +226,13 @@ static int read_inline(struct settle *settle)
     return rv;
 }
 
+static int count_read(void *context, uint64_t bytes)
+{
+    struct settle *settle = context;
+    atomic_store(&settle->read, bytes);
+    return 0;
+}
+
 static void run_settle(struct node_job *job)
 {
     struct settle *settle = (struct settle *)job;
@@ -234,7 +243,7 @@ static void run_settle(struct node_job *job)
     else if (rv == 0) {
         settle->blob.kind = REPLICA_BLOB_CONTENT;
         rv = replica_contents_files_draft_adopt(settle->node->store->contents, settle->order.draft,
-                                                &settle->blob.content);
+                                                count_read, settle, &settle->blob.content);
         settle->size = settle->blob.content.length;
     }
     settle->code = rv < 0 ? rv : 0;
@@ -269,6 +278,12 @@ static void settled(struct node_job *job)
     if (settle->code == 0 && node->fatal == 0 && node->failed == 0 && !node->ending &&
         node->update.log.count > 0)
         forget_later(node, settle->order.draft);
+    if (settle->previous != NULL)
+        settle->previous->next = settle->next;
+    else
+        node->settling = settle->next;
+    if (settle->next != NULL)
+        settle->next->previous = settle->previous;
     free(settle);
 }
 
@@ -279,8 +294,21 @@ void node_settle(struct node *node, const struct gossip_settle *order)
         node_stop_fatally(node, REPLICA_E_NOMEM);
         return;
     }
-    *settle = (struct settle){.job = {.run = run_settle, .done = settled}, .node = node, .order = *order};
+    *settle = (struct settle){
+        .job = {.run = run_settle, .done = settled}, .node = node, .order = *order, .next = node->settling};
+    if (node->settling != NULL)
+        node->settling->previous = settle;
+    node->settling = settle;
     node_workers_submit(node->workers, &settle->job);
+}
+
+uint64_t node_settled_bytes(const struct node *node, const struct replica_id *view)
+{
+    uint64_t bytes = 0;
+    for (const struct settle *settle = node->settling; settle != NULL; settle = settle->next)
+        if (replica_id_equal(&settle->order.view, view))
+            bytes += atomic_load(&settle->read);
+    return bytes;
 }
 
 void node_forget_settled(struct node *node)

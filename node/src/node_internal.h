@@ -123,6 +123,7 @@ struct node {
     struct node_waiting *waiting, **waiting_last;
     size_t waiting_bytes;
     uint64_t waiting_dropped;
+    struct settle *settling; /* drafts that are becoming contents */
     struct node_settled_draft *settled, **settled_last;
 
     /* requests */

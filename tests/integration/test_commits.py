@@ -249,6 +249,24 @@ class Majority(unittest.TestCase):
 
 
 class Views(unittest.TestCase):
+    def test_a_large_draft_says_how_far_it_is(self):
+        """Hashing is the node's own work, before anybody is asked: the client's patience must hear of it."""
+        size, block, told = remora.scale(64, 4096), os.urandom(1 << 20), []
+        with remora.Cluster(1) as cluster, cluster[1].api() as api:
+            api.call("volume.create", name="drafts")
+            view = api.view("drafts")
+            for i in range(size):
+                api.call("fs.write", view=view, path="/big", offset=i << 20, data=block, create=True)
+            msgid = api.send("view.commit", view=view)
+            while not told or told[-1][0] != 1:
+                api._receive()
+                told += [message for message in api.unpacker if message[1] == msgid or message[2][0] == msgid]
+        self.assertEqual(told[-1][3]["bytes"], size << 20)
+        steps = [message[2][1]["steps"] for message in told[:-1] if message[2][1].get("steps")]
+        self.assertEqual(steps, sorted(set(steps)))
+        if remora.LONG:  # several seconds on any machine
+            self.assertTrue(steps)
+
     def test_two_views_of_one_node_do_not_touch_each_other(self):
         with remora.Cluster(3) as cluster, cluster[1].api() as api:
             create(cluster)

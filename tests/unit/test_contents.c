@@ -894,11 +894,11 @@ static void drafts_become_contents_without_a_copy(void **state)
         assert_int_equal(replica_contents_files_draft_open(fixture->contents, number, &fd), 0);
         assert_true(pwrite(fd, fixture->bytes, sizes[i] > 0, 0) >= 0);
         close(fd);
-        assert_int_equal(replica_contents_files_draft_adopt(fixture->contents, number, &id), 0);
+        assert_int_equal(replica_contents_files_draft_adopt(fixture->contents, number, NULL, NULL, &id), 0);
         replica_merkle_content(fixture->bytes, sizes[i], &expected);
         assert_true(replica_content_id_equal(&id, &expected));
         expect_bytes(fixture->contents, &id, fixture->bytes);
-        assert_int_equal(replica_contents_files_draft_adopt(fixture->contents, number, &again),
+        assert_int_equal(replica_contents_files_draft_adopt(fixture->contents, number, NULL, NULL, &again),
                          0); /* a killed node asks again */
         assert_true(replica_content_id_equal(&id, &again));
         assert_int_equal(replica_contents_sync(fixture->contents), 0);
@@ -916,7 +916,7 @@ static void drafts_become_contents_without_a_copy(void **state)
         assert_int_equal(replica_contents_files_draft_remove(fixture->contents, other), 0);
         assert_int_equal(replica_contents_files_draft_open(fixture->contents, number, &fd),
                          REPLICA_E_NOTFOUND);
-        assert_int_equal(replica_contents_files_draft_adopt(fixture->contents, number, &id),
+        assert_int_equal(replica_contents_files_draft_adopt(fixture->contents, number, NULL, NULL, &id),
                          REPLICA_E_NOTFOUND);
         expect_bytes(fixture->contents, &expected, fixture->bytes);
     }
@@ -933,9 +933,9 @@ static void an_adopted_draft_is_not_lost_by_a_crash(void **state)
     assert_int_equal(replica_contents_files_draft_new(fixture->contents, &number, &fd), 0);
     assert_true(write(fd, fixture->bytes, 2 * MIB) == 2 * (ssize_t)MIB);
     close(fd);
-    assert_int_equal(replica_contents_files_draft_adopt(fixture->contents, number, &id), 0);
+    assert_int_equal(replica_contents_files_draft_adopt(fixture->contents, number, NULL, NULL, &id), 0);
     reopen(fixture);
-    assert_int_equal(replica_contents_files_draft_adopt(fixture->contents, number, &again), 0);
+    assert_int_equal(replica_contents_files_draft_adopt(fixture->contents, number, NULL, NULL, &again), 0);
     assert_true(replica_content_id_equal(&id, &again));
     assert_int_equal(replica_contents_sync(fixture->contents), 0);
     assert_int_equal(replica_contents_files_draft_remove(fixture->contents, number), 0);
@@ -961,7 +961,7 @@ static void limits_are_kept(struct fixture *fixture, uint64_t fits, uint64_t too
     assert_true(write(fd, fixture->bytes, (size_t)too_much) == (ssize_t)too_much);
     close(fd);
     if (fixture->capacity > 0) { /* its bytes are on the disk already, so the floor does not matter */
-        assert_int_equal(replica_contents_files_draft_adopt(fixture->contents, number, &id),
+        assert_int_equal(replica_contents_files_draft_adopt(fixture->contents, number, NULL, NULL, &id),
                          REPLICA_E_NOSPACE);
         assert_int_equal(replica_contents_files_draft_open(fixture->contents, number, &fd),
                          0); /* the draft is not lost */

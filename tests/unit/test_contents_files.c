@@ -169,10 +169,10 @@ static void test_an_adopted_draft_stays(void **state)
     assert_int_equal(replica_contents_files_draft_new(f->contents, &number, &fd), 0);
     assert_int_equal(write(fd, f->bytes, LARGE), LARGE);
     close(fd);
-    assert_int_equal(replica_contents_files_draft_adopt(f->contents, number, &id), 0);
+    assert_int_equal(replica_contents_files_draft_adopt(f->contents, number, NULL, NULL, &id), 0);
     assert_int_equal(replica_contents_sync(f->contents), 0);
     next_life(f);
-    assert_int_equal(replica_contents_files_draft_adopt(f->contents, number, &again), 0);
+    assert_int_equal(replica_contents_files_draft_adopt(f->contents, number, NULL, NULL, &again), 0);
     assert_true(replica_content_id_equal(&id, &again));
     assert_int_equal(replica_contents_files_draft_remove(f->contents, number), 0);
     assert_int_equal(replica_contents_files_draft_open(f->contents, number, &fd), REPLICA_E_NOTFOUND);

@@ -110,6 +110,7 @@ void api_reply_begin(const struct api_call *call, struct replica_buffer *reply)
 static void send_reply(struct api_call *call, struct replica_buffer *reply, int *fds, size_t fds_n)
 {
     call->answered = true;
+    call->later = false; /* nothing is told any more */
     if (call->session != NULL) {
         api_connection_send(api_session_connection(call->session), reply, fds, fds_n);
     } else {

@@ -82,7 +82,7 @@ struct api_call {
     struct api_call *next, *previous; /* of the api */
 
     /* edit.c */
-    struct replica_id closing; /* the view that the call closes */
+    struct replica_id view_id; /* the view that the call closes or commits */
     int (*edit)(void *state, struct replica_view *view, struct replica_kv_batch *log);
     uint64_t edit_told_ms, edit_steps; /* when progress was last said */
     struct replica_content_id complete_content;

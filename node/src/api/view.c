@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define SETTLING_TOLD_MS 1000 /* as all progress of what moves no bytes */
+
 /* view.open */
 
 struct opening {
@@ -159,7 +161,7 @@ static void on_closed(struct api_call *call, void *context, int code, const uint
 {
     (void)context;
     if (code == 0)
-        api_drafts_forget(call->api, &call->closing);
+        api_drafts_forget(call->api, &call->view_id);
     if (code == REPLICA_E_BUSY)
         api_fail(call, code, "a commit of the view is in flight; close it when that is done");
     else if (code != 0)
@@ -174,7 +176,7 @@ void api_view_close(struct api_call *call)
     struct replica_view *view;
     if (api_get_view(call, &view) != 0)
         return;
-    request.view = call->closing = replica_view_info(view)->options.id;
+    request.view = call->view_id = replica_view_info(view)->options.id;
     api_hold_view(call->api, &request.view, false);
     api_request(call, &request, on_closed, NULL);
 }
@@ -280,6 +282,15 @@ static void on_committed(struct api_call *call, void *context, int code, const u
     api_reply(call, &reply);
 }
 
+/* Before the voters are asked, drafts are hashed, which the core hears of at its end only: the client's patience needs to know before. */
+static void tell_settling(struct api_call *call)
+{
+    uint64_t bytes = node_settled_bytes(api_node(call->api), &call->view_id);
+    if (bytes > 0)
+        api_progress_steps(call, bytes);
+    api_later(call, SETTLING_TOLD_MS, tell_settling);
+}
+
 void api_view_commit(struct api_call *call)
 {
     struct gossip_peer_request request = {.kind = GOSSIP_PEER_COMMIT};
@@ -288,8 +299,9 @@ void api_view_commit(struct api_call *call)
         false; /* only files that a mount has open can be busy: through this socket every write is whole */
     if (api_get_view(call, &view) != 0 || api_get_bool(call, "skip_busy", &skip_busy) != 0)
         return;
-    request.view = replica_view_info(view)->options.id;
+    request.view = call->view_id = replica_view_info(view)->options.id;
     request.volume = replica_view_info(view)->options.volume;
+    api_later(call, SETTLING_TOLD_MS, tell_settling);
     api_request(call, &request, on_committed, NULL);
 }
 

@@ -76,8 +76,9 @@ int replica_contents_files_draft_keep(struct replica_contents *contents, const u
 int replica_contents_files_draft_sync(struct replica_contents *contents);
 /* Hashes a draft nobody writes to any more and makes its file the content, without a copy if it becomes a whole file. The draft stays, as
  * another name of the same bytes that draft_open gives read-only, until draft_remove: to be called once the record that names the content
- * in its place is durable. Errors as ingest_fd. */
+ * in its place is durable. progress and errors as for ingest_fd. */
 int replica_contents_files_draft_adopt(struct replica_contents *contents, uint64_t number,
+                                       int (*progress)(void *context, uint64_t bytes), void *context,
                                        struct replica_content_id *ret_id);
 
 #endif

@@ -270,10 +270,11 @@ int replica_contents_files_draft_remove(struct replica_contents *contents, uint6
 }
 
 int replica_contents_files_draft_adopt(struct replica_contents *contents, uint64_t number,
+                                       int (*progress)(void *context, uint64_t bytes), void *context,
                                        struct replica_content_id *ret_id)
 {
     struct files *files = (struct files *)contents;
-    struct run run = {.to = -1};
+    struct run run = {.to = -1, .progress = progress, .context = context};
     char name[FILES_NAME_MAX];
     struct stat before, after;
     int rv = replica_contents_files_draft_open(contents, number, &run.from);
@@ -286,7 +287,7 @@ int replica_contents_files_draft_adopt(struct replica_contents *contents, uint64
     if (rv == 0 && run.length > REPLICA_CONTENT_SIZE_MAX)
         rv = REPLICA_E_TOOBIG;
     if (rv == 0 && run.length <= REPLICA_CONTENTS_PACKED_MAX) {
-        rv = ingest_fd(files, run.from, true, NULL, NULL, ret_id);
+        rv = ingest_fd(files, run.from, true, progress, context, ret_id);
     } else if (rv == 0) {
         rv = run_all(&run);
         if (rv == 0 && (fstat(run.from, &after) != 0 || !unchanged(&before, &after)))

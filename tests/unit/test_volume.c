@@ -492,7 +492,10 @@ static void a_newer_or_damaged_head_is_told(void **state)
 static void a_second_dot_changes_nothing(void **state)
 {
     struct world *world = *state;
+    struct replica_entry file = support_content_file(2, 1000); /* which its ops name */
+    struct replica_id commit = support_id(2, 2);
     struct replica_totals before;
+    bool pinned;
     make_records(world->contents);
     for (size_t i = 0; i < 6; i++)
         assert_int_equal(replica_volume_store(world->volume, records[i].data, records[i].size, &world->log),
@@ -501,8 +504,11 @@ static void a_second_dot_changes_nothing(void **state)
     apply_all(world);
     before = replica_volume_state(world->volume)->totals;
     assert_int_equal(replica_volume_store(world->volume, records[6].data, records[6].size, &world->log), 0);
+    replica_volume_pin(world->volume, &commit, &file.blob.content, &world->log); /* as who holds it does */
     commit_all(world);
     apply_all(world);
+    assert_int_equal(replica_volume_pins(world->log_kv, NULL, &file.blob.content, &pinned), 0);
+    assert_false(pinned); /* else its bytes could never go */
     assert_true(replica_volume_state(world->volume)->applied_seq == 7);
     assert_memory_equal(&before, &replica_volume_state(world->volume)->totals, sizeof before);
 }

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 
 #define CHANGED_MAX 1000 /* paths named in an answer */
+/* Of op lists, looked through for them: any one commit's, but not hundreds. */
+#define CHANGED_BYTES_MAX REPLICA_OPS_SIZE_MAX
 
 void reading_remove(struct gossip_quorum *quorum, struct reload *reload)
 {
@@ -60,6 +62,7 @@ static void pack_changed(struct gossip_quorum *quorum, const struct attached *at
     const struct replica_volume_state *state = replica_volume_state(attached->volume);
     struct replica_buffer paths, record, ops;
     struct changed_context context = {.paths = &paths, .sub = view->sub};
+    uint64_t bytes = 0;
     replica_buffer_init(&paths);
     replica_buffer_init(&record);
     replica_buffer_init(&ops);
@@ -76,6 +79,11 @@ static void pack_changed(struct gossip_quorum *quorum, const struct attached *at
             replica_volume_read(attached->volume, NULL, &dot, &record) != 0 ||
             replica_delta_decode(record.data, record.size, &delta) != 0)
             continue;
+        bytes += delta.ops == NULL ? delta.ops_content.length : record.size;
+        if (bytes > CHANGED_BYTES_MAX) {
+            context.more = true;
+            break;
+        }
         if (replica_delta_ops(&delta, quorum->table->contents, &ops, &list, &n) == 0)
             (void)replica_ops_each(list, n, collect_changed, &context);
     }

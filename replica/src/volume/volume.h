@@ -8,6 +8,7 @@
 /* The delta being applied: kept between the pieces. */
 struct replica_volume_job {
     bool active;
+    bool known; /* a second dot for an id changes nothing, but its pins go as any delta's do */
     struct replica_buffer record;
     struct replica_delta delta; /* points into record */
     struct replica_buffer ops;  /* of an op list that lies in a content */

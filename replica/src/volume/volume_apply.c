@@ -123,12 +123,12 @@ static int job_start(struct replica_volume *volume, struct replica_content_id *r
         rv = replica_delta_decode(job->record.data, job->record.size, &job->delta);
     if (rv != 0)
         return rv == REPLICA_E_IO || rv == REPLICA_E_NOMEM ? rv : REPLICA_E_CORRUPT;
-    if (replica_volume_find(volume, NULL, &job->delta.commit, &volume->state.applied, &dot) == 0) {
-        job->list = job->record.data; /* a second dot for an id changes nothing */
+    job->known = replica_volume_find(volume, NULL, &job->delta.commit, &volume->state.applied, &dot) == 0;
+    rv = replica_delta_ops(&job->delta, volume->contents, &job->ops, &job->list, &job->list_size);
+    if (rv == REPLICA_E_ABSENT && job->known) { /* not fetched for this: nothing of it was ever pinned here */
+        job->list = job->record.data;
         job->list_size = 0;
         rv = 0;
-    } else {
-        rv = replica_delta_ops(&job->delta, volume->contents, &job->ops, &job->list, &job->list_size);
     }
     if (rv == REPLICA_E_ABSENT)
         *ret_wanted = job->delta.ops_content;
@@ -178,7 +178,8 @@ static int job_piece(struct replica_volume *volume, size_t *reads, struct replic
         struct replica_op op;
         if (replica_op_read(&reader, &op) != 0)
             return REPLICA_E_CORRUPT;
-        rv = replica_map_apply(&volume->map, &apply, &op, map, &job->totals, &job->run, reads);
+        rv = job->known ? 0
+                        : replica_map_apply(&volume->map, &apply, &op, map, &job->totals, &job->run, reads);
         if (rv != 0)
             return rv;
         if (!op.tombstone && op.entry.blob.kind == REPLICA_BLOB_CONTENT)

@@ -340,7 +340,7 @@ static const struct setting SETTINGS[] = {
     {"zone", LABEL, AT(zone), 0, GOSSIP_ZONE_MAX, "Z", "where this node is: voters are spread over zones"},
     {"name", LABEL, AT(name), 0, GOSSIP_NAME_MAX, "NAME", "for people, in listings (the host name)"},
     {"config", TEXT, AT(config_file), 0, 0, "FILE", "lines \"name = value\", named as these flags"},
-    {"join", JOIN, AT(join), 0, 0, "tcp://H:P[,…]",
+    {"join", JOIN, AT(join), 0, 0, "tcp://H:P[,...]",
      "addresses of nodes of the cluster; names are resolved anew at each try"},
     {"capacity", BYTES, AT(capacity), 0, 0, "SIZE",
      "bytes of contents that a voter takes in, then exit 5 (0: what the disk has)"},

@@ -20,7 +20,7 @@ struct node_config {
     char *join[GOSSIP_JOIN_MAX];
     size_t join_n;
     uint64_t capacity;   /* bytes that a voter keeps; 0: what the disk has */
-    uint64_t cache_size; /* bytes of evictable contents; 0: what the disk has */
+    uint64_t cache_size; /* bytes that another node keeps, a voter on top of capacity; 0: what the disk has */
     uint64_t free_space; /* bytes to leave free; NODE_FREE_SPACE_DEFAULT: see node_config_free_space */
     uint32_t expect;     /* 0: not given */
     uint32_t shutdown_timeout_s;

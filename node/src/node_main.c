@@ -27,7 +27,7 @@ static void print_setting(void *context, const char *name, const char *variable,
 
 static void print_help(void)
 {
-    printf("usage: remora node [FLAG]…\n\n"
+    printf("usage: remora node [OPTION...]\n\n"
            "Runs a node in the foreground until SIGTERM or SIGINT. Without any flag it is a cluster of its "
            "own on this machine.\n"
            "Each flag can also be given by the variable named below it, or in a file; flags win over "

@@ -1,5 +1,5 @@
 /* scratch: what a test has outside its own memory, directories and processes. Whatever is left when the test program ends goes with it,
- * also when a test failed half-way or the program crashed (then only directories below TMPDIR stay, which tests/run.sh removes). */
+ * also when a test failed half-way; if the program crashed, its directories below TMPDIR stay. */
 #ifndef TESTS_UNIT_SCRATCH_SUPPORT_H
 #define TESTS_UNIT_SCRATCH_SUPPORT_H
 

@@ -1,5 +1,6 @@
 /* A local name gets something new whole or stays what it was: whose leftovers are replaced, what never is, and who is kept apart. */
 #include "cli/replace.h"
+#include "scratch_support.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -15,7 +16,7 @@
 #include <cmocka.h>
 
 struct place {
-    char path[64];
+    char path[SCRATCH_PATH_SIZE];
     int dir;
 };
 
@@ -23,8 +24,7 @@ static int set_up(void **state)
 {
     struct place *place = calloc(1, sizeof *place);
     assert_non_null(place);
-    snprintf(place->path, sizeof place->path, "/tmp/remora-test-replace-XXXXXX");
-    assert_non_null(mkdtemp(place->path));
+    scratch_make(place->path);
     place->dir = open(place->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     assert_true(place->dir >= 0);
     *state = place;
@@ -35,7 +35,7 @@ static int tear_down(void **state)
 {
     struct place *place = *state;
     close(place->dir);
-    assert_int_equal(cli_remove_tree(AT_FDCWD, place->path), 0);
+    scratch_remove(place->path);
     free(place);
     return 0;
 }

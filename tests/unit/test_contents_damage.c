@@ -4,6 +4,7 @@
 #include "replica/error.h"
 #include "replica/kv_leveldb.h"
 #include "replica/merkle.h"
+#include "scratch_support.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -13,7 +14,6 @@
 
 #include <dirent.h>
 #include <fcntl.h>
-#include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,7 +24,7 @@
 #define LARGE ((size_t)3 * 1048576 + 12345) /* four chunks, a file of its own */
 
 struct fixture {
-    char directory[64], log_path[80], path[80];
+    char directory[SCRATCH_PATH_SIZE], log_path[80], path[80];
     struct replica_kv *log;
     struct replica_contents *contents;
     uint8_t *bytes; /* LARGE of them, no zeros in a row */
@@ -61,9 +61,7 @@ static void next_life(struct fixture *f)
 static int setup(void **state)
 {
     struct fixture *f = calloc(1, sizeof *f);
-    strcpy(f->directory, "/tmp/remora-test-XXXXXX");
-    if (mkdtemp(f->directory) == NULL)
-        return -1;
+    scratch_make(f->directory);
     snprintf(f->log_path, sizeof f->log_path, "%s/log", f->directory);
     snprintf(f->path, sizeof f->path, "%s/contents", f->directory);
     f->bytes = malloc(LARGE);
@@ -74,25 +72,12 @@ static int setup(void **state)
     return 0;
 }
 
-static int remove_one(const char *path, const struct stat *status, int type, struct FTW *walk)
-{
-    (void)status;
-    (void)type;
-    (void)walk;
-    return remove(path);
-}
-
-static void remove_tree(const char *path)
-{
-    nftw(path, remove_one, 32, FTW_DEPTH | FTW_PHYS);
-}
-
 static int teardown(void **state)
 {
     struct fixture *f = *state;
     replica_contents_destroy(&f->contents);
     replica_kv_destroy(&f->log);
-    remove_tree(f->directory);
+    scratch_remove(f->directory);
     free(f->bytes);
     free(f);
     return 0;
@@ -348,7 +333,7 @@ static void test_directories_that_are_missing(void **state)
     struct replica_content_id large = make(f, LARGE), small = make(f, SMALL);
     struct replica_contents_totals totals;
     assert_int_equal(replica_contents_files_lost(f->contents), 0);
-    remove_tree(f->path);
+    scratch_remove_below(f->path);
     next_life(f);
     assert_int_equal(replica_contents_files_lost(f->contents), 2);
     assert_int_equal(f->damages, 0);
@@ -371,7 +356,7 @@ static void test_a_directory_that_is_missing(void **state)
     char path[512];
     path_of(f, "whole", &large, path);
     *strrchr(path, '/') = '\0';
-    remove_tree(path);
+    scratch_remove_below(path);
     next_life(f);
     assert_int_equal(replica_contents_files_lost(f->contents), 1);
     assert_int_equal(replica_contents_state(f->contents, &large), REPLICA_CONTENTS_ABSENT);

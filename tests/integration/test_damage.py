@@ -188,6 +188,22 @@ class Damage(unittest.TestCase):
             node.cli("put", "-f", "v", os.path.join(source, "whole"), "/t/whole")  # who still has it can bring it back
             self.assertEqual(node.cli("cat", "v", "/t/whole").stdout, content(source, "whole"))
 
+    def test_a_change_of_a_part_takes_no_damage_along(self):
+        """What is written over a part of a file becomes a content of its own, whose id fits whatever it has."""
+        with remora.Cluster(1) as cluster:
+            node = cluster[1]
+            source = make_source(cluster.directory)
+            node.cli("volume", "create", "v")
+            node.cli("put", "v", source, "/t")
+            rot(node, content(source, "whole"), 2 * MIB + 5)
+            with node.api() as api:
+                view = api.view("v", label="work")
+                with self.assertRaises(remora.ApiError):
+                    api.call("fs.write", view=view, path="t/whole", offset=0, data=b"x")
+                api.commit(view)
+            result = node.cli("cat", "v", "/t/whole", check=1)
+            self.assertIn(b"is damaged on this node and no other holder has it", result.stderr)
+
     def test_a_store_without_its_log_or_map(self):
         with remora.Cluster(1) as cluster:
             node = cluster[1]

@@ -144,8 +144,28 @@ static int copy_all(const struct writing *writing, int from, int to, uint64_t ke
     return rv;
 }
 
+static int tell_verified(void *context, uint64_t bytes)
+{
+    const struct writing *writing = context;
+    api_progress(writing->call, bytes, writing->base_size);
+    return api_is_gone(writing->call) ? 1 : 0;
+}
+
+/* What is copied becomes a content of its own, whose id fits whatever it has: only what was verified may. */
+static int clone_content(struct writing *writing, int to)
+{
+    int from, rv = replica_contents_files_fd(writing->contents, &writing->base.content, &from);
+    if (rv != 0)
+        return rv == REPLICA_E_STALE ? REPLICA_E_ABSENT : rv; /* touched */
+    rv = ioctl(to, FICLONE, from) != 0 ? REPLICA_E_ABSENT : 0;
+    close(from);
+    if (rv == 0)
+        rv = replica_contents_files_verify(writing->contents, &writing->base.content, tell_verified, writing);
+    return rv;
+}
+
 /* The first `keep` bytes of the base into a new draft. */
-static int copy_base(const struct writing *writing, int to, uint64_t keep)
+static int copy_base(struct writing *writing, int to, uint64_t keep)
 {
     int from = -1, rv;
     if (ftruncate(to, (off_t)keep) != 0)
@@ -154,15 +174,17 @@ static int copy_base(const struct writing *writing, int to, uint64_t keep)
         return 0;
     if (writing->base.kind == REPLICA_BLOB_INLINE)
         return write_all(to, writing->base_bytes, (size_t)keep, 0);
-    if (writing->base.kind == REPLICA_BLOB_DRAFT)
+    if (writing->base.kind == REPLICA_BLOB_CONTENT) {
+        rv = clone_content(writing, to);
+        if (rv == REPLICA_E_ABSENT) /* or in a pack, or not synced yet: read in pieces, which are verified */
+            return ftruncate(to, 0) != 0 || ftruncate(to, (off_t)keep) != 0 ? write_error()
+                                                                            : copy_all(writing, -1, to, keep);
+    } else {
         rv = replica_contents_files_draft_open(writing->contents, writing->base.draft, &from);
-    else
-        rv = replica_contents_files_fd(writing->contents, &writing->base.content, &from);
-    if (rv == REPLICA_E_ABSENT || rv == REPLICA_E_STALE)
-        rv = 0; /* in a pack, not synced yet, or touched: read in pieces, which are verified */
-    if (rv == 0 && (from < 0 || ioctl(to, FICLONE, from) != 0))
-        rv = copy_all(writing, from, to, keep);
-    else if (rv == 0 && ftruncate(to, (off_t)keep) != 0)
+        if (rv == 0 && ioctl(to, FICLONE, from) != 0)
+            rv = copy_all(writing, from, to, keep);
+    }
+    if (rv == 0 && ftruncate(to, (off_t)keep) != 0)
         rv = write_error();
     if (from >= 0)
         close(from);

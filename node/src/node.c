@@ -44,25 +44,48 @@ bool node_votes(const struct node *node)
            (config->vote || config->expect > 0 || config->join_n == 0);
 }
 
-static int load_keyring(struct node *node, char **ret_message)
+/* What the key file allows, and whether a node of this configuration may run with it. */
+static int read_keyring(const struct node_config *config, struct node_keyring **ret_keyring,
+                        struct gossip_principal *ret_principal, char **ret_message)
 {
-    const struct node_config *config = node->config;
-    int rv = node_keyring_load(config->key, &node->keyring, ret_message);
+    struct node_keyring *keyring;
+    int rv = node_keyring_load(config->key, &keyring, ret_message);
     if (rv != 0)
         return say(ret_message, rv, "key: cannot load %s: %s",
                    config->key == NULL ? "the built-in key" : config->key, replica_error_text(rv));
-    node_keyring_principal(node->keyring, &node->principal);
-    if (node->principal.role == GOSSIP_ROLE_CLIENT)
-        return say(ret_message, REPLICA_E_DENIED,
-                   "key: the credential in %s is a client's, which may not run a node; make one with `remora "
-                   "keygen --from FILE --role cache`",
-                   config->key);
-    if (node->principal.role != GOSSIP_ROLE_VOTER && (config->vote || config->expect > 0))
-        return say(ret_message, REPLICA_E_DENIED,
-                   "key: the credential in %s may not vote; leave out --vote and --expect, or use the "
-                   "cluster key or a voter's credential",
-                   config->key);
-    return 0;
+    node_keyring_principal(keyring, ret_principal);
+    if (ret_principal->role == GOSSIP_ROLE_CLIENT)
+        rv = say(ret_message, REPLICA_E_DENIED,
+                 "key: the credential in %s is a client's, which may not run a node; make one with `remora "
+                 "keygen --from FILE --role cache`",
+                 config->key);
+    else if (ret_principal->role != GOSSIP_ROLE_VOTER && (config->vote || config->expect > 0))
+        rv = say(ret_message, REPLICA_E_DENIED,
+                 "key: the credential in %s may not vote; leave out --vote and --expect, or use the "
+                 "cluster key or a voter's credential",
+                 config->key);
+    if (rv != 0)
+        node_keyring_destroy(&keyring);
+    else
+        *ret_keyring = keyring;
+    return rv;
+}
+
+static int load_keyring(struct node *node, char **ret_message)
+{
+    return read_keyring(node->config, &node->keyring, &node->principal, ret_message);
+}
+
+int node_check_keys(const struct node_config *config, char **ret_message)
+{
+    struct gossip_principal principal;
+    struct node_keyring *keyring;
+    int rv;
+    *ret_message = NULL;
+    rv = read_keyring(config, &keyring, &principal, ret_message);
+    if (rv == 0)
+        node_keyring_destroy(&keyring);
+    return rv;
 }
 
 static int open_store(struct node *node, char **ret_message)
@@ -329,15 +352,17 @@ int node_run(struct node *node, bool again, size_t *ret_unfinished)
     *ret_unfinished = node->unfinished;
     if (node->fatal != 0)
         return node->fatal;
-    if (node->reopens)
+    if (node->reopens && !node->stopping)
         return rv;
+    if (node->reopens) /* … and ends all the same */
+        *ret_unfinished += node->last_commits;
     node_log(NODE_LOG_INFO, "stopped", "unfinished=%zu", node->unfinished);
     return rv;
 }
 
 bool node_is_to_reopen(const struct node *node)
 {
-    return node->reopens && node->fatal == 0;
+    return node->reopens && node->fatal == 0 && !node->stopping;
 }
 
 /* A node that ends in order leaves nothing to the next start. */

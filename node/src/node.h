@@ -17,8 +17,8 @@ int node_new(const struct node_config *config, struct node **ret_node, char **re
  * views that could not. again: in place of one that ended for its store to be opened anew; it is no news that it
  * is ready. */
 int node_run(struct node *node, bool again, size_t *ret_unfinished);
-/* node_run returned because the store is to be opened anew: the disk was full, and has room again. The node is to be destroyed, and
- * another made in its place. */
+/* node_run returned so that the node is made anew in place: its disk was full and has room again, its map is to be rebuilt, or its keys
+ * were exchanged. It is to be destroyed, and another made. */
 bool node_is_to_reopen(const struct node *node);
 void node_destroy(struct node **node);
 

@@ -238,6 +238,9 @@ bool node_votes(const struct node *node); /* a candidate, by configuration */
 /* The limit on contents that the configuration means; 0: what the disk has. */
 uint64_t node_capacity_limit(const struct node_config *config, bool votes);
 
+/* node.c: whether a node could run with what the key file holds now. Errors: those of node_new; ret_message. */
+int node_check_keys(const struct node_config *config, char **ret_message);
+
 /* node_space.c */
 int node_space_init(struct node *node);
 void node_space_look(struct node *node); /* now; cheap */

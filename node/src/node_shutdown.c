@@ -1,4 +1,4 @@
-/* Signals, and the end: no new work, a last commit of every AUTO view within the shutdown timeout, then stop.
+/* Signals (SIGHUP: the key file has changed), and the end: no new work, a last commit of every AUTO view within the shutdown timeout, then stop.
  */
 #include "node_internal.h"
 
@@ -120,6 +120,26 @@ static void stop(struct node *node, uint32_t signal_number)
     node_timer_set(node->tick, 0);
 }
 
+/* The keys are in every connection, so the node is made anew with those that the file holds now, if they are any good. */
+static void exchange_keys(struct node *node)
+{
+    char *message = NULL;
+    if (node->stopping || node->reopens)
+        return;
+    if (node->config->key == NULL)
+        node_log(NODE_LOG_INFO, "keys", "text=\"there is no key file to be read again\"");
+    else if (node_check_keys(node->config, &message) != 0)
+        node_log(NODE_LOG_ERROR, "keys", "text=\"the old ones are used on: %s\"",
+                 message != NULL ? message : "out of memory");
+    else {
+        node_log(NODE_LOG_INFO, "keys", "file=\"%s\" text=\"read again; the node begins anew with them\"",
+                 node->config->key);
+        node->reopens = true;
+        node_loop_stop(node->loop);
+    }
+    free(message);
+}
+
 static void on_signal(void *context, uint32_t events)
 {
     struct node *node = context;
@@ -127,6 +147,10 @@ static void on_signal(void *context, uint32_t events)
     (void)events;
     if (read(node->signal_fd, &info, sizeof info) != (ssize_t)sizeof info)
         return;
+    if (info.ssi_signo == SIGHUP) {
+        exchange_keys(node);
+        return;
+    }
     if (node->signals++ > 0) {
         node_log(NODE_LOG_WARNING, "stopped", "signal=%u text=\"a second signal: at once\"", info.ssi_signo);
         _exit(EXIT_INTERRUPTED); /* what is not synced was never acknowledged */
@@ -142,6 +166,7 @@ int node_signals_init(struct node *node)
     sigemptyset(&set);
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGHUP);
     signal(SIGPIPE, SIG_IGN);
     if (pthread_sigmask(SIG_BLOCK, &set, NULL) != 0)
         return REPLICA_E_IO;

@@ -1,5 +1,6 @@
 """How a cluster begins, who belongs to it, and what nobody else gets."""
 import os
+import signal
 import socket
 import time
 import unittest
@@ -121,6 +122,70 @@ class Beginning(unittest.TestCase):
             wait({"left"}, 2)  # it said so
             cluster[3].start()
             wait({"alive"}, 10)
+
+
+class Keys(unittest.TestCase):
+    def write(self, path, *keys):
+        with open(path + ".new", "w", opener=lambda p, flags: os.open(p, flags, 0o600)) as f:
+            for key in keys:
+                with open(key) as one:
+                    f.write(one.read() + "\n")
+        os.rename(path + ".new", path)
+
+    def read_again(self, node):
+        before = node.tail(1 << 20).count("info start ")
+        pid = node.process.pid
+        node.process.send_signal(signal.SIGHUP)
+        deadline = time.monotonic() + remora.READY_S
+        while node.tail(1 << 20).count("info start ") == before:
+            self.assertLess(time.monotonic(), deadline, node.tail())
+            time.sleep(0.05)
+        node.wait_ready()
+        self.assertEqual(node.process.pid, pid)
+        self.assertIsNone(node.process.poll())
+
+    def agree(self, cluster):
+        """All take each other, whatever keys they use."""
+        deadline = time.monotonic() + remora.READY_S
+        while cluster[1].cli("put", "v", "-", "/f", "-f", input=b"x", check=None).returncode != 0 or any(
+                node.cli("cat", "v", "/f", check=None).returncode != 0 for node in cluster.nodes):
+            self.assertLess(time.monotonic(), deadline, cluster[1].tail())
+
+    def test_are_exchanged_without_a_stop(self):
+        cluster = remora.Cluster(3)
+        self.addCleanup(cluster.close)
+        new = keygen(cluster.directory + "/new-key")
+        files = []
+        for node in cluster.nodes:
+            files.append(os.path.join(cluster.directory, node.name + ".key"))
+            self.write(files[-1], cluster.key)
+            at = node.arguments.index("--key")
+            node.arguments[at + 1] = files[-1]
+        cluster.start()
+        cluster[1].cli("volume", "create", "v")
+        with cluster[1].api() as api:
+            api.write(api.view("v", label="work"), "draft", b"kept")
+        for keys in ((cluster.key, new), (new, cluster.key), (new,)):
+            for node, path in zip(cluster.nodes, files):
+                self.write(path, *keys)
+                self.read_again(node)
+            self.agree(cluster)
+        cluster[1].cli("commit", "v", "--label", "work")
+        self.assertEqual(cluster[3].cli("cat", "v", "/draft").stdout, b"kept")
+        # A file that is no good changes nothing.
+        with open(files[0], "w") as f:
+            f.write("nonsense\n")
+        cluster[1].process.send_signal(signal.SIGHUP)
+        deadline = time.monotonic() + remora.READY_S
+        while "the old ones are used on" not in cluster[1].tail():
+            self.assertLess(time.monotonic(), deadline, cluster[1].tail())
+            time.sleep(0.05)
+        cluster[1].cli("put", "v", "-", "/g", input=b"y")
+        # Whoever has the old key only is a stranger now.
+        stranger = cluster.add("stranger", key=cluster.key).start()
+        time.sleep(2)
+        with stranger.api() as api:
+            self.assertIsNone(api.call("node.info")["cluster"])
 
 
 class Strangers(unittest.TestCase):

@@ -7,42 +7,14 @@
 
 #include "loop.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <sys/epoll.h>
 
-#define EVENTS_PER_TURN  64
-#define TICK_MS          250
-#define LOG_WINDOW_MS    1000
-#define LOG_LINES_MAX    10 /* per window: a flood of strangers must not become a flood of lines */
-#define LOG_TEXT_MAX     512
-#define MONITOR_PER_TURN 64
-
-void node_channel_log(struct node_channel_actor *channel, int level, const char *format, ...)
-{
-    const struct node_transport_handler *handler = &channel->transport->handler;
-    uint64_t now = node_now_ms();
-    char text[LOG_TEXT_MAX];
-    va_list arguments;
-    if (handler->on_log == NULL)
-        return;
-    if (now >= channel->log_window_ms) {
-        if (channel->log_lines > LOG_LINES_MAX) {
-            snprintf(text, sizeof text, "%u more lines like these were left out",
-                     channel->log_lines - LOG_LINES_MAX);
-            handler->on_log(handler->context, 1, text);
-        }
-        channel->log_window_ms = now + LOG_WINDOW_MS;
-        channel->log_lines = 0;
-    }
-    if (channel->log_lines++ >= LOG_LINES_MAX)
-        return;
-    va_start(arguments, format);
-    vsnprintf(text, sizeof text, format, arguments);
-    va_end(arguments);
-    handler->on_log(handler->context, level, text);
-}
+#define EVENTS_PER_TURN 64
+#define TICK_MS         250
+#define REFUSED_MS      1000 /* from a handshake that failed to the end of its connection, at most */
 
 static int watch_fd(struct node_channel_actor *channel, struct node_source *source, int fd)
 {
@@ -139,23 +111,50 @@ static void on_pipe(struct node_channel_actor *channel)
     }
 }
 
+/* A handshake that failed is said first, and whose it was with the end of its connection. */
+static void on_monitor_event(struct node_channel_actor *channel, uint16_t event, int value)
+{
+    char address[INET6_ADDRSTRLEN];
+    switch (event) {
+    case ZMQ_EVENT_CLOSED:
+        return;
+    case ZMQ_EVENT_ACCEPTED:
+        node_knock_accepted(channel, value);
+        return;
+    case ZMQ_EVENT_DISCONNECTED:
+        if (!node_knock_ended(channel, value, address, sizeof address) || channel->refused == 0)
+            return;
+        if (node_now_ms() > channel->refused_ms + REFUSED_MS) { /* of others, whose end was not seen */
+            channel->refused = 0;
+            return;
+        }
+        channel->refused--;
+        node_channel_log(channel, 1, "a connection from %s to %s without the cluster's key was refused",
+                         address, channel->bound);
+        return;
+    default:
+        atomic_fetch_add(&channel->transport->refused, 1);
+        channel->refused++;
+        channel->refused_ms = node_now_ms();
+    }
+}
+
 static void on_monitor(struct node_channel_actor *channel)
 {
     void *socket = zsock_resolve(channel->monitor);
     while ((zsock_events(channel->monitor) & ZMQ_POLLIN) != 0) {
         zmq_msg_t parts[2];
         uint16_t event = 0;
+        int32_t value = 0;
         size_t n;
         if (node_frames_receive(socket, parts, 2, &n) != 0)
             continue;
-        if (zmq_msg_size(&parts[0]) >= sizeof event)
+        if (zmq_msg_size(&parts[0]) >= sizeof event + sizeof value) {
             memcpy(&event, zmq_msg_data(&parts[0]), sizeof event);
+            memcpy(&value, (const char *)zmq_msg_data(&parts[0]) + sizeof event, sizeof value);
+        }
         node_frames_close(parts, 2);
-        if (event == ZMQ_EVENT_CLOSED)
-            continue;
-        atomic_fetch_add(&channel->transport->refused, 1);
-        node_channel_log(channel, 1, "a connection to %s without the cluster's key was refused",
-                         channel->bound);
+        on_monitor_event(channel, event, value);
     }
 }
 

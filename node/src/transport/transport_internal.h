@@ -132,6 +132,19 @@ struct node_link {
     size_t gate; /* which of the keyring's gates is tried */
 };
 
+/* transport_log.c: a line that was written, by its hash. */
+#define NODE_SAID_MAX 64
+struct node_said {
+    uint64_t line, until_ms;
+    unsigned more; /* times it was not written again */
+};
+/* A connection that came in lately; fd 0: none. More at once than these are refused without a name. */
+#define NODE_KNOCKS_MAX 128
+struct node_knock {
+    int fd;
+    struct sockaddr_storage address;
+};
+
 struct node_channel_actor {
     struct node_transport *transport;
     enum node_channel which;
@@ -153,6 +166,11 @@ struct node_channel_actor {
     bool router_again, links_again, stopping; /* again: a turn was not enough */
     uint64_t tick_ms, log_window_ms;
     unsigned log_lines;
+    struct node_said said[NODE_SAID_MAX];
+    struct node_knock knocks[NODE_KNOCKS_MAX];
+    size_t knocks_at;
+    uint64_t refused_ms;
+    size_t refused; /* handshakes that failed, and whose connections have not ended yet */
 };
 
 struct node_transport {
@@ -172,6 +190,10 @@ struct node_transport {
     _Atomic uint64_t sent_bytes, received_bytes, dropped, refused;
     _Atomic size_t links;
 };
+
+/* transport_log.c: who came in, by descriptor. ended: ret_address is who that was; false: it is not known. */
+void node_knock_accepted(struct node_channel_actor *channel, int fd);
+bool node_knock_ended(struct node_channel_actor *channel, int fd, char *ret_address, size_t n);
 
 /* transport_zap.c: what is one per process: libzmq's threads and the ZAP handler. Errors: IO, NOMEM;
  * ret_message. */

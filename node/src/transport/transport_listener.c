@@ -84,9 +84,11 @@ int node_peer_check(struct node_transport *transport, const struct node_hello *h
     return 0;
 }
 
-static void log_refused(struct node_channel_actor *channel, const struct node_hello *hello, int code,
-                        const char *reason, const struct replica_id *own_cluster)
+static void log_refused(struct node_channel_actor *channel, struct inbound *inbound,
+                        const struct node_hello *hello, int code, const char *reason,
+                        const struct replica_id *own_cluster)
 {
+    const char *address = zmq_msg_gets(&inbound->parts[0], "Peer-Address");
     char theirs[33], ours[33], store[33];
     if (code == REPLICA_E_MISMATCH && !replica_id_is_zero(own_cluster)) {
         replica_id_format(&hello->cluster, theirs);
@@ -96,7 +98,8 @@ static void log_refused(struct node_channel_actor *channel, const struct node_he
                          "refused store %s at %s: it belongs to cluster %s, this node to cluster %s", store,
                          hello->endpoint, theirs, ours);
     } else
-        node_channel_log(channel, 2, "refused a peer: %s", reason);
+        node_channel_log(channel, 2, "refused a peer at %s: %s",
+                         address != NULL ? address : "an unknown address", reason);
 }
 
 static void answer(struct node_channel_actor *channel, struct inbound *inbound, const uint8_t *token)
@@ -135,7 +138,7 @@ static void on_hello(struct node_channel_actor *channel, struct inbound *inbound
     if (code == 0)
         code = node_peer_check(transport, &hello, &reason, &own_cluster);
     if (code != 0) {
-        log_refused(channel, &hello, code, reason, &own_cluster);
+        log_refused(channel, inbound, &hello, code, reason, &own_cluster);
         refuse(channel, inbound, code, reason, &own_cluster);
         return;
     }

@@ -942,6 +942,23 @@ static void an_adopted_draft_is_not_lost_by_a_crash(void **state)
     expect_bytes(fixture->contents, &id, fixture->bytes);
 }
 
+/* Of a content of several chunks it is its ids that say how much room it needs: no byte is asked for in vain. */
+static int begin_with_ids(struct replica_contents *from, struct replica_contents *to,
+                          const struct replica_content_id *id)
+{
+    uint32_t pages = replica_merkle_pages(id->length);
+    int rv = replica_contents_begin(to, id);
+    if (rv != 0)
+        return rv;
+    if (pages > 1)
+        rv = transfer(from, to, id, piece(REPLICA_PIECE_ROOT, 0));
+    for (uint32_t i = 0; i < pages && rv == 0 && id->length > MIB; i++)
+        rv = transfer(from, to, id, piece(REPLICA_PIECE_PAGE, i));
+    if (rv != 0)
+        assert_int_equal(replica_contents_remove(to, id), 0);
+    return rv;
+}
+
 /* Refused politely, and nothing changed. */
 static void limits_are_kept(struct fixture *fixture, uint64_t fits, uint64_t too_much)
 {
@@ -952,7 +969,7 @@ static void limits_are_kept(struct fixture *fixture, uint64_t fits, uint64_t too
     replica_contents_totals(fixture->contents, &before);
     assert_int_equal(replica_contents_ingest(fixture->contents, fixture->bytes, (size_t)too_much, &id),
                      REPLICA_E_NOSPACE);
-    assert_int_equal(replica_contents_begin(fixture->contents, &big), REPLICA_E_NOSPACE);
+    assert_int_equal(begin_with_ids(fixture->source, fixture->contents, &big), REPLICA_E_NOSPACE);
     fd = make_source(fixture->path, fixture->bytes, (size_t)too_much);
     assert_int_equal(replica_contents_files_ingest_fd(fixture->contents, fd, NULL, NULL, &id),
                      REPLICA_E_NOSPACE);
@@ -992,6 +1009,98 @@ static void capacity_is_a_bound(void **state)
                      REPLICA_E_NOSPACE); /* small ones, too */
     assert_int_equal(replica_contents_remove(fixture->contents, &open), 0);
     assert_int_equal(replica_contents_ingest(fixture->contents, "x", 1, &id), 0);
+}
+
+static uint64_t bytes_of(struct replica_contents *contents)
+{
+    struct replica_contents_totals totals;
+    replica_contents_totals(contents, &totals);
+    return totals.bytes;
+}
+
+/* A file of `size` of which 2 MiB are written, the second one at `second`. */
+static int make_sparse(struct fixture *fixture, uint64_t size, uint64_t second)
+{
+    int fd = make_source(fixture->path, "", 0);
+    assert_int_equal(ftruncate(fd, (off_t)size), 0);
+    assert_true(pwrite(fd, fixture->bytes, MIB, (off_t)(7 * MIB)) == (ssize_t)MIB);
+    assert_true(pwrite(fd, fixture->bytes, MIB, (off_t)second) == (ssize_t)MIB);
+    return fd;
+}
+
+/* What counts against the capacity is what is stored: put, drafted, fetched, left half done and taken up again. */
+static void holes_take_no_capacity(void **state)
+{
+    struct fixture *fixture = *state, *other = calloc(1, sizeof *other);
+    struct replica_content_id id, same, full;
+    uint64_t number;
+    int fd, draft;
+    assert_non_null(other);
+    fixture->capacity = other->capacity = 3 * MIB;
+    reopen(fixture);
+    scratch_make(other->path);
+    assert_int_equal(replica_kv_memory_new(&other->log), 0);
+    open_files(other);
+    fd = make_sparse(fixture, 900 * MIB - 5, 600 * MIB);
+    assert_int_equal(replica_contents_files_ingest_fd(fixture->contents, fd, NULL, NULL, &id), 0);
+    assert_int_equal(bytes_of(fixture->contents), 2 * MIB); /* filled … */
+    assert_int_equal(replica_contents_sync(fixture->contents), 0);
+    assert_int_equal(bytes_of(fixture->contents), 2 * MIB); /* … and complete */
+    reopen(fixture);
+    assert_int_equal(bytes_of(fixture->contents), 2 * MIB);
+    assert_int_equal(replica_contents_files_draft_new(fixture->contents, &number, &draft), 0);
+    assert_int_equal(ftruncate(draft, (off_t)(100 * MIB)), 0);
+    assert_true(write(draft, fixture->bytes + 1, MIB) == (ssize_t)MIB);
+    close(draft);
+    assert_int_equal(replica_contents_files_draft_adopt(fixture->contents, number, NULL, NULL, &same), 0);
+    assert_int_equal(replica_contents_ingest(fixture->contents, "x", 1, &same), REPLICA_E_NOSPACE);
+
+    assert_int_equal(begin_with_ids(fixture->contents, other->contents, &id), 0);
+    assert_int_equal(bytes_of(other->contents), 2 * MIB); /* known before they are here */
+    full = ingest(fixture->source, fixture->bytes + 2, 2 * MIB);
+    assert_int_equal(begin_with_ids(fixture->source, other->contents, &full), REPLICA_E_NOSPACE);
+    assert_int_equal(transfer(fixture->contents, other->contents, &id, piece(REPLICA_PIECE_CHUNK, 7)), 0);
+    reopen(other);
+    assert_true(bytes_of(other->contents) >= MIB && bytes_of(other->contents) <= 3 * MIB);
+    assert_int_equal(begin_with_ids(fixture->contents, other->contents, &id), 0);
+    assert_int_equal(bytes_of(other->contents), 2 * MIB);
+    assert_int_equal(transfer(fixture->contents, other->contents, &id, piece(REPLICA_PIECE_CHUNK, 600)), 0);
+    assert_int_equal(replica_contents_state(other->contents, &id), REPLICA_CONTENTS_FILLED);
+    assert_int_equal(bytes_of(other->contents), 2 * MIB);
+    assert_int_equal(replica_contents_sync(other->contents), 0);
+    assert_int_equal(bytes_of(other->contents), 2 * MIB);
+    assert_int_equal(replica_contents_remove(other->contents, &id), 0);
+    assert_int_equal(bytes_of(other->contents), 0);
+    assert_int_equal(begin_with_ids(fixture->source, other->contents, &full), 0);
+    assert_int_equal(replica_contents_remove(other->contents, &full), 0);
+    assert_int_equal(replica_contents_sync(other->contents), 0); /* the bytes of what was removed go */
+    close(fd);
+
+    /* Of several GiB the root tells which are nothing but holes; the others count whole until their own ids are here. */
+    fixture->capacity = 6 * MIB;
+    reopen(fixture);
+    fd = make_sparse(fixture, 3072 * MIB, 2500 * MIB);
+    assert_int_equal(replica_contents_files_ingest_fd(fixture->contents, fd, NULL, NULL, &id), 0);
+    close(fd);
+    other->capacity = 2048 * MIB - 1;
+    reopen(other);
+    assert_int_equal(begin_with_ids(fixture->contents, other->contents, &id), REPLICA_E_NOSPACE);
+    assert_int_equal(bytes_of(other->contents), 0);
+    other->capacity++;
+    reopen(other);
+    assert_int_equal(replica_contents_begin(other->contents, &id), 0);
+    assert_int_equal(transfer(fixture->contents, other->contents, &id, piece(REPLICA_PIECE_ROOT, 0)), 0);
+    assert_int_equal(bytes_of(other->contents), 2048 * MIB);
+    assert_int_equal(transfer(fixture->contents, other->contents, &id, piece(REPLICA_PIECE_PAGE, 2)), 0);
+    assert_int_equal(bytes_of(other->contents), 1025 * MIB);
+    assert_int_equal(transfer(fixture->contents, other->contents, &id, piece(REPLICA_PIECE_PAGE, 1)), 0);
+    assert_int_equal(bytes_of(other->contents), 1025 * MIB);
+    assert_int_equal(transfer(fixture->contents, other->contents, &id, piece(REPLICA_PIECE_PAGE, 0)), 0);
+    assert_int_equal(bytes_of(other->contents), 2 * MIB);
+    replica_contents_destroy(&other->contents);
+    replica_kv_destroy(&other->log);
+    scratch_remove(other->path);
+    free(other);
 }
 
 static void the_floor_of_free_space_is_kept(void **state)
@@ -1125,6 +1234,7 @@ int main(void)
         FILES(drafts_become_contents_without_a_copy),
         FILES(an_adopted_draft_is_not_lost_by_a_crash),
         FILES(capacity_is_a_bound),
+        FILES(holes_take_no_capacity),
         FILES(the_floor_of_free_space_is_kept),
         FILES(small_contents_share_packs),
         cmocka_unit_test_setup_teardown(any_thread_may_do_anything, setup_files_on_leveldb, teardown),

@@ -53,6 +53,8 @@ static int make_partial(struct files *files, const struct replica_content_id *id
 static int files_begin(struct replica_contents *contents, const struct replica_content_id *id)
 {
     struct files *files = (struct files *)contents;
+    /* Of a larger one the first ids tell how much of it is no hole: then it claims that. */
+    uint64_t claims = id->length <= REPLICA_CHUNK_SIZE ? id->length : 0;
     struct files_place place;
     struct files_item *item;
     int rv;
@@ -62,9 +64,11 @@ static int files_begin(struct replica_contents *contents, const struct replica_c
         item->leftover = false;
         item->has_old = true;
     }
-    rv = item != NULL || files_index_get(files, id, &place) == 0 ? 0 : files_check_space(files, id->length);
+    rv = item != NULL || files_index_get(files, id, &place) == 0
+             ? 0
+             : files_check_space(files, id->length < REPLICA_CHUNK_SIZE ? id->length : REPLICA_CHUNK_SIZE);
     if (rv == 0 && item == NULL && files_index_get(files, id, &place) != 0) {
-        rv = files_add(files, id, &item);
+        rv = files_add(files, id, claims, &item);
         if (rv == 0 && !item->packed)
             rv = make_partial(files, id);
         if (rv != 0 && item != NULL)
@@ -171,12 +175,36 @@ static int take_old_page(struct files *files, struct files_item *item, uint32_t 
     return rv;
 }
 
+/* What the content claims once these ids are known. The first ones settle all of it, a later page its own part of what the root said. */
+static uint64_t claims_with(const struct files_item *item, struct replica_piece piece,
+                            const struct replica_hash *ids)
+{
+    const struct contents_tree *tree = &item->tree;
+    uint64_t bound = contents_tree_bound(&tree->id, piece, ids), whole;
+    if (tree->pages == 1 || piece.kind == REPLICA_PIECE_ROOT)
+        return bound;
+    whole = piece.index + 1 == tree->pages ? tree->id.length - (uint64_t)piece.index * REPLICA_PAGE_SIZE
+                                           : REPLICA_PAGE_SIZE;
+    if (bound == 0 && piece.index + 1 < tree->pages)
+        return item->claims; /* a page of nothing but holes: the root did not count it */
+    return item->claims - whole + bound;
+}
+
+/* A content that there is no room for is refused before a byte of what these ids name is asked for. */
 static int take_ids(struct files *files, struct files_item *item, struct replica_piece piece,
                     const void *data, size_t n)
 {
+    uint64_t claims = 0;
     int rv = contents_tree_verify(&item->tree, piece, data, n);
+    if (rv == 0) {
+        claims = claims_with(item, piece, data);
+        if (claims > item->claims)
+            rv = files_check_space(files, claims - item->claims);
+    }
     if (rv == 0)
         rv = contents_tree_learn(&item->tree, piece, data);
+    if (rv == 0)
+        files_claim(files, item, claims);
     if (rv == 0 && piece.kind == REPLICA_PIECE_PAGE && item->has_old)
         rv = take_old_page(files, item, piece.index);
     return rv;

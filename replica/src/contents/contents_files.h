@@ -19,10 +19,12 @@ struct files_item {
     enum replica_contents_state state;
     bool packed;           /* its bytes lie in a pack */
     uint64_t pack, offset; /* of a packed one, from FILLED on; of another, its facts once it is sealed */
-    unsigned users;        /* threads writing outside the lock */
-    bool dropped;          /* out of the table; the last user frees it */
-    bool leftover; /* its file is of an earlier life, nothing in it is trusted; not begun in this one */
-    bool has_old;  /* … begun again: what its pages name is looked for in the old file */
+    uint64_t
+        claims; /* bytes of the capacity that it takes, or may come to take by what is known of its holes */
+    unsigned users; /* threads writing outside the lock */
+    bool dropped;   /* out of the table; the last user frees it */
+    bool leftover;  /* its file is of an earlier life, nothing in it is trusted; not begun in this one */
+    bool has_old;   /* … begun again: what its pages name is looked for in the old file */
     struct files_item *next;        /* in its bucket */
     struct files_item *filled_next; /* waiting for a sync */
 };
@@ -60,9 +62,9 @@ struct files {
     size_t releases_n, releases_capacity;
     _Atomic uint64_t releasing;            /* bytes that these, and those being let go of, will give back */
     struct replica_contents_totals totals; /* of what is complete */
-    struct replica_contents_totals open; /* of what is in the table, by length: what they may come to take */
-    uint64_t pack, pack_size;            /* the pack being appended to */
-    int pack_fd;                         /* -1: none open */
+    struct replica_contents_totals open;   /* of what is in the table, by its claims */
+    uint64_t pack, pack_size;              /* the pack being appended to */
+    int pack_fd;                           /* -1: none open */
     bool pack_dirty, pack_new;
     uint64_t next_draft, next_temporary;
     uint64_t damaged, quarantined; /* records, at least; files in quarantine/ */
@@ -74,7 +76,9 @@ struct files {
 
 /* table (lock held) */
 struct files_item *files_find(struct files *files, const struct replica_content_id *id);
-int files_add(struct files *files, const struct replica_content_id *id, struct files_item **ret_item);
+int files_add(struct files *files, const struct replica_content_id *id, uint64_t claims,
+              struct files_item **ret_item);
+void files_claim(struct files *files, struct files_item *item, uint64_t claims);
 void files_drop(struct files *files, struct files_item *item); /* freed when its last user leaves */
 void files_leave(struct files *files,
                  struct files_item *item); /* one user less; after it the item may be gone */

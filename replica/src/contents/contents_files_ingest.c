@@ -24,6 +24,17 @@ static int link_partial(struct files *files, int directory, const char *from, co
     return rv;
 }
 
+/* Bytes of all chunks that are not holes. */
+static uint64_t stored_of(const struct replica_content_id *id, const struct replica_hash *ids)
+{
+    uint32_t pages = replica_merkle_pages(id->length);
+    uint64_t bytes = 0;
+    for (uint32_t page = 0; page < pages; page++)
+        bytes += contents_tree_bound(id, (struct replica_piece){REPLICA_PIECE_PAGE, page},
+                                     ids + (size_t)page * REPLICA_PAGE_CHUNKS);
+    return bytes;
+}
+
 int files_register(struct files *files, const struct replica_hash *ids, uint64_t length, int directory,
                    const char *name, const void *data, uint64_t takes, struct replica_content_id *ret_id)
 {
@@ -32,8 +43,10 @@ int files_register(struct files *files, const struct replica_hash *ids, uint64_t
     struct files_item *item;
     char partial[FILES_NAME_MAX];
     bool added = false;
+    uint64_t stored;
     int rv = 0;
     contents_tree_root(ids, replica_merkle_chunks(length), length, &id);
+    stored = length <= REPLICA_CONTENTS_PACKED_MAX ? length : stored_of(&id, ids);
     files_name(&id, partial);
     pthread_mutex_lock(&files->lock);
     item = files_find(files, &id);
@@ -41,11 +54,11 @@ int files_register(struct files *files, const struct replica_hash *ids, uint64_t
         (item != NULL && item->state == REPLICA_CONTENTS_FILLED))
         goto known;
     if (item == NULL) {
-        rv = files_check_capacity(files, length);
+        rv = files_check_capacity(files, stored);
         if (rv == 0 && takes > 0)
             rv = files_check_floor(files, takes);
         if (rv == 0)
-            rv = files_add(files, &id, &item);
+            rv = files_add(files, &id, stored, &item);
         added = rv == 0;
     }
     /* The bytes first: a chunk that is marked present is there. */
@@ -56,6 +69,7 @@ int files_register(struct files *files, const struct replica_hash *ids, uint64_t
         rv = contents_tree_fill(&item->tree, ids);
     if (rv == 0) {
         item->leftover = false;
+        files_claim(files, item, stored);
         rv = files_set_filled(files, item);
     }
     if (rv != 0 && added) {
@@ -147,11 +161,12 @@ static bool unchanged(const struct stat *a, const struct stat *b)
            a->st_ctim.tv_nsec == b->st_ctim.tv_nsec;
 }
 
-static int copy_in(struct files *files, struct run *run, char temporary[FILES_NAME_MAX])
+/* allocated: about as many bytes as the copy will take; what it took is checked once it is known. */
+static int copy_in(struct files *files, struct run *run, uint64_t allocated, char temporary[FILES_NAME_MAX])
 {
     int rv;
     pthread_mutex_lock(&files->lock);
-    rv = files_check_space(files, run->length);
+    rv = files_check_space(files, allocated < run->length ? allocated : run->length);
     snprintf(temporary, FILES_NAME_MAX, "tmp.%llu", (unsigned long long)files->next_temporary++);
     pthread_mutex_unlock(&files->lock);
     if (rv != 0)
@@ -191,7 +206,7 @@ static int ingest_fd(struct files *files, int fd, bool is_draft,
     if (run.length == 0)
         return replica_contents_ingest(&files->base, "", 0, ret_id);
     packed = run.length <= REPLICA_CONTENTS_PACKED_MAX;
-    rv = packed ? run_all(&run) : copy_in(files, &run, temporary);
+    rv = packed ? run_all(&run) : copy_in(files, &run, (uint64_t)before.st_blocks * 512, temporary);
     copied = rv == 0 && !packed;
     if (rv == 0 && (fstat(fd, &after) != 0 || !unchanged(&before, &after)))
         rv = REPLICA_E_BUSY;

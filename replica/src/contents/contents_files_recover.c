@@ -84,7 +84,7 @@ static int take_up(struct files *files, const struct replica_content_id *id, con
     if (rv == 0)
         rv = check_root(id, ids);
     if (rv == 0)
-        rv = files_add(files, id, &item);
+        rv = files_add(files, id, id->length, &item);
     if (rv == 0) {
         item->packed = place->packed;
         item->pack = place->pack;
@@ -94,7 +94,9 @@ static int take_up(struct files *files, const struct replica_content_id *id, con
         rv = contents_tree_fill(&item->tree, ids);
         if (rv == 0)
             files_add_filled(files, item);
-        else
+        if (rv == 0 && !item->packed)
+            files_claim(files, item, contents_tree_stored(&item->tree));
+        else if (rv != 0)
             files_drop(files, item);
     }
     free(ids);
@@ -160,7 +162,7 @@ static int take_leftover(struct files *files, const char *name)
         return unlinkat(files->partial, name, 0) == 0 ? 0 : files_errno();
     if (fchmodat(files->partial, name, 0600, 0) != 0)
         return files_errno();
-    rv = files_add(files, &id, &item);
+    rv = files_add(files, &id, (uint64_t)status.st_blocks * 512, &item); /* what is on the disk */
     if (rv == 0)
         item->leftover = true;
     return rv;

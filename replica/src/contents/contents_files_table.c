@@ -96,7 +96,7 @@ bool files_all_zero(const uint8_t *data, size_t n)
     return n == 0 || (data[0] == 0 && memcmp(data, data + 1, n - 1) == 0);
 }
 
-/* What is under way is counted by its length: its holes are not known yet. */
+/* What is under way is counted by its claims. */
 int files_check_capacity(struct files *files, uint64_t bytes)
 {
     uint64_t taken = files->totals.bytes + files->open.bytes;
@@ -138,7 +138,8 @@ struct files_item *files_find(struct files *files, const struct replica_content_
     return item;
 }
 
-int files_add(struct files *files, const struct replica_content_id *id, struct files_item **ret_item)
+int files_add(struct files *files, const struct replica_content_id *id, uint64_t claims,
+              struct files_item **ret_item)
 {
     struct files_item *item = calloc(1, sizeof *item);
     int rv = item == NULL ? REPLICA_E_NOMEM : contents_tree_init(&item->tree, id);
@@ -151,9 +152,15 @@ int files_add(struct files *files, const struct replica_content_id *id, struct f
     item->next = files->table[bucket(id)];
     files->table[bucket(id)] = item;
     files->open.count++;
-    files->open.bytes += id->length;
+    files_claim(files, item, claims);
     *ret_item = item;
     return 0;
+}
+
+void files_claim(struct files *files, struct files_item *item, uint64_t claims)
+{
+    files->open.bytes += claims - item->claims;
+    item->claims = claims;
 }
 
 static void free_item(struct files_item *item)
@@ -169,7 +176,7 @@ void files_drop(struct files *files, struct files_item *item)
         at = &(*at)->next;
     *at = item->next;
     files->open.count--;
-    files->open.bytes -= item->tree.id.length;
+    files_claim(files, item, 0);
     item->dropped = true;
     if (item->users == 0)
         free_item(item);

@@ -163,6 +163,50 @@ uint64_t contents_tree_stored(const struct contents_tree *tree)
     return bytes;
 }
 
+static uint64_t page_size(const struct replica_content_id *id, uint32_t page)
+{
+    uint64_t from = (uint64_t)page * REPLICA_PAGE_SIZE, left = id->length - from;
+    return left < REPLICA_PAGE_SIZE ? left : REPLICA_PAGE_SIZE;
+}
+
+static void zero_page(struct replica_hash *ret_hash)
+{
+    struct replica_hash ids[REPLICA_PAGE_CHUNKS];
+    replica_merkle_zero_chunk(REPLICA_CHUNK_SIZE, &ids[0]);
+    for (size_t i = 1; i < REPLICA_PAGE_CHUNKS; i++)
+        ids[i] = ids[0];
+    replica_merkle_fold(ids, REPLICA_PAGE_CHUNKS, ret_hash);
+}
+
+static uint64_t bound_of_pages(const struct replica_content_id *id, const struct replica_hash *ids)
+{
+    uint32_t pages = replica_merkle_pages(id->length);
+    struct replica_hash zero;
+    uint64_t bytes = 0;
+    zero_page(&zero);
+    for (uint32_t page = 0; page < pages; page++)
+        if (page + 1 == pages || memcmp(&ids[page], &zero, sizeof zero) != 0)
+            bytes += page_size(id, page);
+    return bytes;
+}
+
+uint64_t contents_tree_bound(const struct replica_content_id *id, struct replica_piece piece,
+                             const struct replica_hash *ids)
+{
+    uint32_t n, first = piece.index * REPLICA_PAGE_CHUNKS;
+    struct replica_hash zero, last;
+    uint64_t bytes = 0;
+    if (piece.kind == REPLICA_PIECE_ROOT)
+        return bound_of_pages(id, ids);
+    n = replica_merkle_page_chunks(id->length, piece.index);
+    replica_merkle_zero_chunk(REPLICA_CHUNK_SIZE, &zero);
+    replica_merkle_zero_chunk(replica_merkle_chunk_size(id->length, first + n - 1), &last);
+    for (uint32_t i = 0; i < n; i++)
+        if (memcmp(&ids[i], i + 1 == n ? &last : &zero, sizeof zero) != 0)
+            bytes += replica_merkle_chunk_size(id->length, first + i);
+    return bytes;
+}
+
 int contents_tree_learn(struct contents_tree *tree, struct replica_piece piece, const void *data)
 {
     size_t n;

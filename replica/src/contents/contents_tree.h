@@ -36,6 +36,11 @@ const struct replica_hash *contents_tree_chunk_id(const struct contents_tree *tr
 /* Bytes of all chunks that are not holes; every page is known. */
 uint64_t contents_tree_stored(const struct contents_tree *tree);
 
+/* At most how many bytes will be stored, as verified ids show: of a PAGE's chunks those that are no holes, of a ROOT's pages those that are
+ * not all holes (the last one counts whole). */
+uint64_t contents_tree_bound(const struct replica_content_id *id, struct replica_piece piece,
+                             const struct replica_hash *ids);
+
 /* Takes in all chunk ids of a content that was hashed here (ids: chunks of them, borrowed), and marks every
  * chunk present. */
 int contents_tree_fill(struct contents_tree *tree, const struct replica_hash *ids);

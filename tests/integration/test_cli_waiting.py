@@ -87,6 +87,11 @@ class Waiting(unittest.TestCase):
             self.assertEqual(process.returncode, 0)
             self.assertEqual(json.loads(out)["waiting"], "")
 
+    def test_what_was_lacking_is_said_not_that_time_is_up(self):
+        with remora.Alone() as node:
+            refused = node.cli("wait", "--volume", "never", "--timeout", "2", check=3)
+            self.assertIn(b'no volume "never"', refused.stderr)
+
     def test_interrupted_means_130(self):
         with remora.Alone() as node:
             for number in (signal.SIGINT, signal.SIGTERM):

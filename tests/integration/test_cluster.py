@@ -1,4 +1,5 @@
 """How a cluster begins, who belongs to it, and what nobody else gets."""
+import json
 import os
 import signal
 import socket
@@ -226,6 +227,9 @@ class Strangers(unittest.TestCase):
         with remora.Cluster(3) as cluster:
             for name in ("given", "other", "read"):
                 cluster[1].cli("volume", "create", name)
+            cluster[1].cli("put", "given", "-", "/noted", input=b"0")
+            commit = cluster[1].cli("log", "given", "--json")
+            self.assertIn(json.loads(commit.stdout)["commits"][0]["commit"].encode(), cluster[1].cli("log", "given").stdout)
             lesser = keygen(cluster.directory + "/cache-key", "--from", cluster.key, "--role", "cache", "--volume", "given", "--volume", "read:ro")
             refused = remora.run(*cluster.add("voting", "--vote", key=lesser).command()[1:])
             self.assertNotEqual(refused.returncode, 0)
@@ -241,6 +245,10 @@ class Strangers(unittest.TestCase):
                 self.assertIn(volume.encode(), refused.stderr)
                 self.assertLess(time.monotonic() - before, 10)  # at once, not after a deadline
                 self.assertEqual(cluster[1].cli("ls", volume).stdout, b"")
+            for arguments in (("log", "other"), ("volume", "info", "other"), ("volume", "create", "new"), ("volume", "delete", "-y", "other")):
+                refused = cache.cli(*arguments, check=7)
+                self.assertIn(b"credential", refused.stderr)
+                self.assertIn(arguments[-1].encode(), refused.stderr)
             cluster[2].cli("put", "read", "-", "/g", input=b"2")
             self.assertEqual(cache.cli("cat", "read", "/g").stdout, b"2")
             cluster[1].cli("volume", "create", "later")

@@ -58,6 +58,7 @@ void api_fs_put(struct api_call *call);
  * that worked. The call's state is taken by this. */
 void api_refresh(struct api_call *call, const struct gossip_volume *volume, enum gossip_reload_mode mode,
                  void (*done)(struct api_call *call, int code));
+void api_fail_refresh(struct api_call *call, int code);              /* answers with why it did not work */
 const struct replica_id *api_refreshed(const struct api_call *call); /* which volume */
 void api_random_id(struct replica_id *ret_id);
 

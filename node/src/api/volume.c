@@ -65,6 +65,9 @@ static void on_changed(struct api_call *call, void *context, int code, const uin
         api_fail(call, code,
                  "\"%s\" cannot be the name of a volume: 1 to %d letters, digits, \"-\", \"_\" and \".\"",
                  name, GOSSIP_VOLUME_NAME_MAX);
+    else if (code == REPLICA_E_DENIED)
+        api_fail(call, code, "this node's credential may not create, rename or delete the volume \"%s\"",
+                 name);
     else if (code != 0)
         api_fail_answer(call, name, code, result, n);
     else if (replica_id_is_zero(&naming->id))
@@ -211,6 +214,19 @@ const struct replica_id *api_refreshed(const struct api_call *call)
     return &((const struct refresh *)call->state)->volume;
 }
 
+void api_fail_refresh(struct api_call *call, int code)
+{
+    const struct gossip_volume *volume = gossip_control_volume(control_of(call), api_refreshed(call));
+    if (code == REPLICA_E_UNAVAILABLE)
+        api_fail(call, code,
+                 "no majority of the volume's voters answered in time; `local` (--local) asks for what this "
+                 "node knows");
+    else if (code == REPLICA_E_DENIED && volume != NULL)
+        api_fail(call, code, "this node's credential may not read the volume \"%s\"", volume->name);
+    else
+        api_fail(call, code != 0 ? code : REPLICA_E_UNAVAILABLE, NULL);
+}
+
 #define WARNINGS_MAX 3
 
 static size_t collect_warnings(struct api_call *call, const struct gossip_volume *volume, int code,
@@ -242,6 +258,10 @@ static void reply_info(struct api_call *call, int code)
     size_t n;
     if (volume == NULL) {
         api_fail(call, REPLICA_E_DELETED, NULL);
+        return;
+    }
+    if (code == REPLICA_E_DENIED) {
+        api_fail_refresh(call, code);
         return;
     }
     n = collect_warnings(call, volume, code, warnings);

@@ -15,16 +15,6 @@ static void pack_commit_id(struct replica_buffer *out, const struct replica_id *
     replica_pack_cstr(out, text);
 }
 
-static void fail_refresh(struct api_call *call, int code)
-{
-    if (code == REPLICA_E_UNAVAILABLE)
-        api_fail(call, code,
-                 "no majority of the volume's voters answered in time; `local` (--local) asks for what this "
-                 "node knows");
-    else
-        api_fail(call, code != 0 ? code : REPLICA_E_UNAVAILABLE, NULL);
-}
-
 /* volume.log */
 
 struct log {
@@ -75,7 +65,7 @@ static void reply_log(struct api_call *call, int code)
         api_get_uint(call, "limit", false, COMMITS_MAX, &limit) != 0)
         return;
     if (code != 0 || volume == NULL) {
-        fail_refresh(call, code);
+        api_fail_refresh(call, code);
         return;
     }
     log.limit = (size_t)limit;
@@ -169,7 +159,7 @@ static void reply_history(struct api_call *call, int code)
     if (has_path && api_get_path(call, "path", true, &path) != 0)
         return;
     if (code != 0 || volume == NULL) {
-        fail_refresh(call, code);
+        api_fail_refresh(call, code);
         return;
     }
     history.path = path.path;

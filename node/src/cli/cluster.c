@@ -272,8 +272,15 @@ static int wait_for(struct wait *wait, int (*step)(struct wait *wait))
 {
     cli_catch_interrupts();
     for (;;) {
-        int error = step(wait);
-        int64_t left_ms = wait->until_ms - now_ms();
+        char before[CLI_MESSAGE_MAX];
+        int64_t left_ms;
+        int error;
+        memcpy(before, wait->lacks, sizeof before);
+        error = step(wait);
+        left_ms = wait->until_ms - now_ms();
+        if (left_ms <= 0 &&
+            before[0] != '\0') /* only our own time has run out: the last look says no more than that */
+            memcpy(wait->lacks, before, sizeof before);
         if (error == 0)
             return 0;
         if (cli_interrupted() || error == REPLICA_E_CANCELLED)

@@ -184,15 +184,17 @@ struct listing {
 
 static void print_commit(const struct replica_pack_reader *commit)
 {
-    char token[TEXT], time[CLI_TIME_TEXT], node[TEXT], state[TEXT], bytes[CLI_SIZE_TEXT];
+    uint64_t paths = cli_get_number(commit, "paths");
+    char token[TEXT], id[TEXT], time[CLI_TIME_TEXT], node[TEXT], state[TEXT], bytes[CLI_SIZE_TEXT];
     cli_get_text(commit, "token", token, sizeof token);
+    cli_get_text(commit, "commit", id, sizeof id);
     cli_get_text(commit, "node", node, sizeof node);
     cli_get_text(commit, "state", state, sizeof state);
     cli_format_time((int64_t)(cli_get_number(commit, "time_ms") / 1000), time);
     cli_format_size(cli_get_number(commit, "bytes"), bytes);
-    printf("%s  %-16s  %8llu paths  %10s%s  %s\n", time, node,
-           (unsigned long long)cli_get_number(commit, "paths"), bytes,
-           strcmp(state, "pending") == 0 ? "  (pending)" : "", token);
+    printf("%s  %-16s  %8llu %-5s  %10s%s  %s  %s\n", time, node, (unsigned long long)paths,
+           paths == 1 ? "path" : "paths", bytes, strcmp(state, "pending") == 0 ? "  (pending)" : "", id,
+           token);
 }
 
 static void print_page(struct listing *listing, const struct cli_result *result)

@@ -287,6 +287,50 @@ class Views(unittest.TestCase):
             api.commit(b)
             self.assertEqual(contents(cluster[3], "v"), {"of-a": b"a", "of-b": b"b"})
 
+    def test_a_directory_moves_whole_whenever_its_node_is_killed(self):
+        """In a view that outlives its node: after the restart the directory is here or there, with all that is in it; what is published
+        meanwhile has nothing of a move that goes on."""
+        files = remora.scale(2000, 20000)
+        rng = random.Random(5)
+        with remora.Cluster(1) as cluster:
+            create(cluster)
+            here, there = "a", "b"
+            with cluster[1].api() as api:
+                view = api.view("v", label="mover")
+                for first in range(0, files, 500):
+                    entries = [{"path": f"a/d{i % 7}/f{i}", "kind": "file", "data": b"%d" % i} for i in range(first, first + 500)]
+                    api.call("fs.put", view=view, entries=entries, parents=True)
+                api.commit(view)
+                api.write(view, "a/d0/draft", b"not committed")
+            for i in range(remora.scale(6, 30)):
+                with cluster[1].api() as api:
+                    view = api.view("v", label="mover", local=True)
+                    api.send("fs.rename", view=view, **{"from": here, "to": there})
+                    time.sleep(rng.uniform(0, 0.15))
+                    if i % 2:
+                        with cluster[1].api() as other:
+                            other.commit(view)
+                    cluster[1].kill()
+                cluster[1].start()
+                with cluster[1].api() as api:
+                    view = api.view("v", label="mover", local=True)
+                    names = [e["name"] for e in api.call("fs.list", view=view, path="/")["entries"]]
+                    self.assertIn(names, ([here], [there]))
+                    if names == [there]:
+                        here, there = there, here
+                    self.assertEqual(api.read(view, f"{here}/d0/draft"), b"not committed")
+                    api.call("fs.copy", view=view, **{"from": here, "to": "count", "recursive": True})
+                    self.assertEqual(api.call("fs.remove", view=view, path="count", recursive=True)["count"], files + 1 + 7 + 1)
+                    public = api.view("v", read_only=True)
+                    self.assertEqual(len(api.call("fs.list", view=public, path="/")["entries"]), 1)
+            with cluster[1].api() as api:  # whatever was cut off, the view works on
+                view = api.view("v", label="mover")
+                api.call("fs.rename", view=view, **{"from": here, "to": "end"})
+                api.commit(view)
+                public = api.view("v", read_only=True)
+                self.assertEqual([e["name"] for e in api.call("fs.list", view=public, path="/")["entries"]], ["end"])
+                self.assertEqual(api.read(public, "end/d3/f10"), b"10")
+
     def test_a_large_commit_is_seen_whole_or_not_at_all(self):
         files = remora.scale(5000, 50000) // remora.SLOW
         with remora.Cluster(3) as cluster:

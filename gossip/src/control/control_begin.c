@@ -492,6 +492,6 @@ void control_begin_describe(struct gossip_control *control)
         text = "waiting: the nodes that were found belong to no cluster yet; run `remora cluster init` on "
                "one of them";
     else
-        text = "waiting for an answer from the addresses in --join";
+        text = "waiting for an answer from the addresses in --join (nodes with another key do not answer)";
     snprintf(control->waiting, sizeof control->waiting, "%s", text);
 }

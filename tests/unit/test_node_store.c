@@ -325,6 +325,33 @@ static void test_a_damaged_map_is_set_aside(void **state)
         }
 }
 
+/* The reserve takes its room at once, is no obstacle to a later life, and gives its room back whole. */
+static void test_a_reserve_is_kept_and_given_back(void **state)
+{
+    struct place *place = *state;
+    struct node_store *store = open_store(place);
+    uint64_t size = (uint64_t)1 << 20;
+    struct stat status;
+    char path[160];
+    assert_true(node_store_reserve_size(store) > 0);
+    assert_true(node_store_reserve_size(store) <= (uint64_t)64 << 20);
+    assert_false(node_store_reserve_is_made(store));
+    if (node_store_reserve_make(store, 2 * size) != 0)
+        skip();                                                /* a file system that promises no room */
+    assert_int_equal(node_store_reserve_make(store, size), 0); /* of a disk that became smaller */
+    snprintf(path, sizeof path, "%s/RESERVE", place->data);
+    assert_int_equal(stat(path, &status), 0);
+    assert_int_equal(status.st_size, size);
+    assert_true((uint64_t)status.st_blocks * 512 >= size);
+    node_store_close(&store);
+    store = open_store(place);
+    assert_true(node_store_reserve_is_made(store));
+    node_store_reserve_release(store);
+    assert_false(node_store_reserve_is_made(store));
+    node_store_reserve_release(store); /* of none */
+    node_store_close(&store);
+}
+
 /* Group commit: what is requested before a sync began is reported by its end, in order, and a failed one ends
  * it. */
 struct watch {
@@ -545,6 +572,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_every_file_of_the_log_is_missed, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_log_that_is_gone, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_damaged_map_is_set_aside, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_reserve_is_kept_and_given_back, setup, teardown),
         cmocka_unit_test_setup_teardown(test_group_commit, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_node_serves_and_stops, fixture_setup, fixture_teardown),
         cmocka_unit_test_setup_teardown(test_drafts_survive_a_kill_and_nothing_else_does, fixture_setup,

@@ -5,6 +5,7 @@
 #include "replica/merkle.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -97,16 +98,21 @@ static bool equals_hex(const struct replica_hash *hash, const char *hex)
 void cli_check_begin(struct cli_check *check, int fd, uint64_t size, const char *content)
 {
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    sigset_t all, before;
     *check = (struct cli_check){.fd = fd, .size = size, .content = content};
     check->ids = malloc((replica_merkle_chunks(size) + 1u) * sizeof check->ids[0]);
     if (check->ids == NULL) {
         atomic_store(&check->error, ENOMEM);
         return;
     }
+    /* Signals are for the main thread: its waits must end, and nobody else looks. */
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
     while (check->threads_n < CLI_CHECK_THREADS_MAX && check->threads_n < (cores > 1 ? cores : 1) &&
            size >= (check->threads_n + 1) * THREAD_SIZE &&
            pthread_create(&check->threads[check->threads_n], NULL, hash_some, check) == 0)
         check->threads_n++;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
 int cli_check_end(struct cli_check *check)
